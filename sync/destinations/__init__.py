@@ -1,0 +1,1 @@
+"""Who gets contacts, chats and emails: one file per vendor."""

@@ -1,0 +1,94 @@
+"""What every destination must do: take contacts and chats, and say honestly what became of each."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sync.errors import DeliveryError
+from sync.http import Client
+from sync.models import Chat, Contact, Kind, Owed, Receipt
+from sync.settings import DestinationSettings
+
+Result = Receipt | DeliveryError
+
+Intend = Callable[[Sequence[str]], Awaitable[None]]
+"""Commit that we are about to CREATE the records of these deliveries, before the call leaves. Should its answer be lost
+in a crash, the next claim carries `intended` and the record is known to be ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """A published limit: `calls` per `seconds`. We use 95 % of it as a steady rate and 5 % as burst."""
+
+    calls: float
+    seconds: float
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one call to the next at 95 % of the limit."""
+        return self.seconds / (self.calls * 0.95)
+
+    @property
+    def burst(self) -> float:
+        """How many seconds' worth of calls may go at once: 5 % of the limit."""
+        return self.interval * max(self.calls * 0.05, 1.0)
+
+
+class Destination(ABC):
+    """A vendor that gets contacts. A vendor's own words stay in its file; adding one is that file and its fake.
+
+    An adapter holds no state of its own: everything durable is in the ledger. It raises nothing but `DeliveryError`s
+    on purpose; anything else that escapes is logged with its traceback and tried again.
+    """
+
+    vendor: ClassVar[str]
+    Settings: ClassVar[type[DestinationSettings]]
+    takes: ClassVar[frozenset[Kind]] = frozenset({Kind.CONTACT})
+    batch: ClassVar[int] = 1
+
+    def __init__(self, name: str, settings: Any, client: Client, *, clock: Callable[[], float]) -> None:
+        self.name = name
+        self.settings = settings
+        self.client = client
+        self.clock = clock
+
+    @classmethod
+    @abstractmethod
+    def headers(cls, settings: Any) -> dict[str, str]:
+        """The headers that every call carries, credentials included."""
+
+    @classmethod
+    def pace(cls, settings: Any) -> Pace | None:
+        """The vendor's published limit, or None where there is none."""
+        return None
+
+    @abstractmethod
+    async def check(self) -> str:
+        """Prove credentials and field names while changing nothing. Returns the account's name.
+
+        Raises DeliveryError with a reason that tells a person what to do.
+        """
+
+    async def repair(self) -> Sequence[str]:
+        """Create what `check` misses (a custom property, say). Returns a sentence for each thing made."""
+        return ()
+
+    @abstractmethod
+    async def upsert(self, owed: Sequence[Owed[Contact]], intend: Intend) -> Sequence[Result]:
+        """Deliver up to `batch` contacts. One result each, in the same order.
+
+        A DeliveryError that is raised instead of returned counts for the whole batch.
+        """
+
+    async def log(self, owed: Owed[Chat], intend: Intend) -> Receipt:
+        """Deliver one chat to the record of its contact. Raises DeliveryError."""
+        raise NotImplementedError(f"{self.name} takes no chats")
+
+    async def forget(self, remote_id: str) -> None:
+        """Remove a person's record. Raises DeliveryError."""
+        raise NotImplementedError(f"{self.name} cannot forget")
+
+    async def read_back(self, remote_ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """Our field names and values as they now stand there, by remote id. Raises DeliveryError."""
+        raise NotImplementedError(f"{self.name} cannot be read back")

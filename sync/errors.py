@@ -1,0 +1,110 @@
+"""What can go wrong, and which outcome each branch becomes.
+
+    SyncError
+    ├── SettingsError             the program refuses to start                   exit code 2
+    ├── NotFound                  a command named something that is not there    exit code 2
+    ├── NotAuthentic              wrong or missing signature or token            401, nothing stored
+    ├── LedgerError
+    │   ├── LedgerUnavailable     disk full, read-only, locked too long          503, the source tries again
+    │   ├── LedgerInUse           another `serve` or `dispatch` owns the file    exit code 3
+    │   └── LedgerTooNew          written by a newer release                     exit code 3
+    └── DeliveryError             an attempt did not deliver
+        ├── NotForHere            this destination has no use for the subject    Ignored
+        ├── Refused               this one subject is refused                    Dead
+        ├── Gone                  its known record was deleted there             Ignored
+        ├── Busy                  this one subject, this once                    Retry
+        ├── Broken                a 500: this subject's fault, or everybody's?   Retry; Paused after 5 different subjects
+        ├── Throttled             too many calls                                 Paused until its hint
+        ├── Unreachable           down, refused, timed out before an answer      Paused with backoff
+        ├── Unauthorized          credentials, permissions, plan, quota          Paused until a person acts
+        └── AnswerLost            it may or may not have been taken              Unknown (email), else like Unreachable
+"""
+
+
+class SyncError(Exception):
+    """Anything that this project raises on purpose. Its text is one sentence for a person."""
+
+
+class SettingsError(SyncError):
+    """A setting is wrong or missing. Names the variable, never its value."""
+
+
+class NotFound(SyncError):
+    """Nothing has this id."""
+
+
+class NotAuthentic(SyncError):
+    """The signature or token is wrong or missing."""
+
+
+class LedgerError(SyncError):
+    """The ledger could not do what was asked."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The ledger cannot be written now. Nothing was stored."""
+
+
+class LedgerInUse(LedgerError):
+    """Another process serves this ledger file."""
+
+
+class LedgerTooNew(LedgerError):
+    """This ledger was written by a newer release."""
+
+
+class DeliveryError(SyncError):
+    """An attempt did not deliver. `reason` is shown to the operator: no personal data, no secrets."""
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+class NotForHere(DeliveryError):
+    """This destination has no use for the subject, for example no email where it needs one."""
+
+
+class Refused(DeliveryError):
+    """The destination refuses this one subject. `field` is OUR name of the field it blames, where it names one."""
+
+    def __init__(self, reason: str, *, status: int | None = None, field: str | None = None) -> None:
+        super().__init__(reason, status=status)
+        self.field = field
+
+
+class Gone(DeliveryError):
+    """The known remote record no longer exists, and nothing new was said that would justify making it again."""
+
+
+class Waiting(DeliveryError):
+    """An attempt that may go on only later. `after` is the number of seconds the destination asked for, if it did."""
+
+    def __init__(self, reason: str, *, status: int | None = None, after: float | None = None) -> None:
+        super().__init__(reason, status=status)
+        self.after = after
+
+
+class Busy(Waiting):
+    """This one subject could not be taken this once: a lock, a conflict, 408, 409, 423, 425."""
+
+
+class Broken(Waiting):
+    """The destination failed inside (500). Whether this subject or the whole destination is broken shows in numbers."""
+
+
+class Throttled(Waiting):
+    """Too many calls (429, or a 400 or 403 that means it)."""
+
+
+class Unreachable(Waiting):
+    """No answer: refused, reset, timed out, or a gateway said so (502, 503, 504). An upsert may be sent again."""
+
+
+class Unauthorized(Waiting):
+    """Credentials, permissions, plan or quota (401, 402, 403): a person has to act."""
+
+
+class AnswerLost(Waiting):
+    """The request was sent whole and no answer came. Only for what cannot be sent twice (a mail)."""

@@ -1,0 +1,237 @@
+"""The only module that builds HTTP clients and knows the HTTP library's exceptions."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random
+
+from sync.errors import Broken, Busy, DeliveryError, Refused, Throttled, Unauthorized, Unreachable
+
+LONGEST_HINT = 86400.0
+"""No wait hint is believed beyond a day: the probe asks again."""
+
+ANSWER_LIMIT = 16 << 20
+"""Bytes of an answer that are read before it is given up."""
+
+send_by: ContextVar[float] = ContextVar("send_by", default=float("inf"))
+"""No request leaves after this time (epoch seconds): an attempt late in its lease must not send."""
+
+Gate = Callable[[], Awaitable[None]]
+"""Waits until the pace allows one more call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, read whole. Header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx. Not yet a promise that anything was written: adapters read the body."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Any:
+        """The body as JSON, or None where it is something else."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+
+    @property
+    def text(self) -> str:
+        """The body as text, for looking for words in it."""
+        return self.body.decode("utf-8", "replace")
+
+
+async def _no_gate() -> None:
+    return None
+
+
+class Client:
+    """The HTTP client of one destination.
+
+    The pool of httpx 0.28 loses slots for good when a request is cancelled from outside or times out while waiting for
+    a slot. So: one client per destination, never more requests than connections, only httpx's own timeouts, and a new
+    client after a PoolTimeout. Those timeouts are per read, so the answer is streamed under a deadline and a size limit.
+    Redirects are not followed: credentials would go with them.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        connections: int = 8,
+        timeout: float = 20.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.base_url = base_url
+        self.timeout = timeout
+        self.gate: Gate = _no_gate
+        self._headers = dict(headers or {})
+        self._connections = connections
+        self._transport = transport
+        self._clock = clock
+        self._slots = asyncio.Semaphore(connections)
+        self._client = self._build()
+
+    @property
+    def longest_call(self) -> float:
+        """Seconds after which a call has certainly ended: connect, write, and the deadline for the answer."""
+        return self.timeout * 2 + 2
+
+    def _build(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.base_url,
+            headers=self._headers,
+            timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
+            limits=httpx.Limits(max_connections=self._connections, max_keepalive_connections=self._connections),
+            follow_redirects=False,
+            transport=self._transport,
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Make one call, as soon as the pace allows. Any status is an Answer.
+
+        Raises Unreachable when no whole answer came, Busy when it is too late in the lease to send.
+        """
+        async with self._slots:
+            await self.gate()
+            if self._clock() > send_by.get():
+                raise Busy("it was too late in the lease to send")
+            request = self._client.build_request(
+                method, path, json=json, params=params, content=content, headers=headers
+            )
+            try:
+                async for attempt in AsyncRetrying(
+                    retry=retry_if_exception_type((httpx.ConnectError, httpx.RemoteProtocolError))
+                    if method in ("GET", "PUT")
+                    else retry_if_exception_type(httpx.ConnectError),
+                    stop=stop_after_delay(1.0),
+                    wait=wait_random(0.05, 0.2),
+                    reraise=True,
+                ):
+                    with attempt:
+                        return await self._answer(request)
+            except httpx.PoolTimeout as error:
+                broken, self._client = self._client, self._build()
+                await broken.aclose()
+                raise Unreachable("no free connection") from error
+            except httpx.TimeoutException as error:
+                raise Unreachable(f"timed out ({type(error).__name__})") from error
+            except httpx.HTTPError as error:
+                raise Unreachable(f"no answer ({type(error).__name__})") from error
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    async def _answer(self, request: httpx.Request) -> Answer:
+        response = await self._client.send(request, stream=True)
+        try:
+            body = b"".join([chunk async for chunk in self._limited(response)])
+        finally:
+            await response.aclose()
+        return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
+
+    async def _limited(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        deadline = time.monotonic() + self.timeout
+        size = 0
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
+            if size > ANSWER_LIMIT:
+                raise Unreachable("the answer was too large")
+            if time.monotonic() > deadline:
+                raise Unreachable("the answer came too slowly")
+            yield chunk
+
+
+def wait_hint(answer: Answer, now: float) -> float | None:
+    """Seconds that the destination asks us to wait, in whichever of the known forms it says so. Never negative.
+
+    Forms: `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3), `x-sib-ratelimit-reset` (Brevo, seconds),
+    `X-RateLimit-Reset` (Intercom and SendGrid, unix time), `RateLimit-Reset` (seconds),
+    `X-HubSpot-RateLimit-Interval-Milliseconds`, and a date in the text (Mailgun: "try again after …").
+    """
+    hint = _hint(answer, now)
+    return None if hint is None else min(max(hint, 0.0), LONGEST_HINT)
+
+
+def _hint(answer: Answer, now: float) -> float | None:
+    headers = answer.headers
+    if (after := headers.get("retry-after")) is not None:
+        seconds = _number(after)
+        seconds = _until(after, now) if seconds is None else seconds
+        if seconds is not None:
+            return seconds
+    for name in ("x-sib-ratelimit-reset", "ratelimit-reset"):
+        if (seconds := _number(headers.get(name))) is not None:
+            return seconds
+    if (reset := _number(headers.get("x-ratelimit-reset"))) is not None:
+        return reset - now if reset > 1e9 else reset
+    if answer.status == 429 and (ms := _number(headers.get("x-hubspot-ratelimit-interval-milliseconds"))) is not None:
+        return ms / 1000
+    if found := re.search(r"try again after (\w{3}, \d{1,2} \w{3} \d{4} [\d:]{8} \w{3})", answer.text[:4096]):
+        return _until(found[1], now)
+    return None
+
+
+def _number(text: str | None) -> float | None:
+    if text is None or not re.fullmatch(r"\s*\d{1,300}(\.\d+)?\s*", text):
+        return None
+    return float(text)
+
+
+def _until(text: str, now: float) -> float | None:
+    try:
+        moment = parsedate_to_datetime(text.replace(" UTC", " GMT"))
+    except (ValueError, TypeError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - datetime.fromtimestamp(now, UTC)).total_seconds()
+
+
+def error_of(answer: Answer, now: float, *, reason: str | None = None) -> DeliveryError:
+    """The error that a status means where the vendor has no better word: whose fault is it?"""
+    said = reason or f"answered {answer.status}"
+    after = wait_hint(answer, now)
+    match answer.status:
+        case 401 | 402 | 403:
+            return Unauthorized(said, status=answer.status, after=after)
+        case 429:
+            return Throttled(said, status=answer.status, after=after)
+        case 408 | 409 | 423 | 425:
+            return Busy(said, status=answer.status, after=after)
+        case 502 | 503 | 504 | 520 | 521 | 522 | 523 | 524 | 525 | 526 | 527 | 530:
+            return Unreachable(said, status=answer.status, after=after)
+        case status if status >= 500:
+            return Broken(said, status=status, after=after)
+        case status if 400 <= status < 500:
+            return Refused(said, status=status)
+        case status:
+            return Broken(f"answered {status}, which means nothing here", status=status)

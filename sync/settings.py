@@ -1,0 +1,131 @@
+"""The only reader of the environment: variables, the `.env` file, and secrets as files."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from sync.errors import SettingsError
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+
+
+class FromEnvironment(BaseSettings):
+    """A group of settings under one prefix. Empty variables count as unset; unknown ones belong to somebody else."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+
+AnySettings = TypeVar("AnySettings", bound=FromEnvironment)
+
+
+def variable_of(settings: type[FromEnvironment], field: str) -> str:
+    """The environment variable that sets a field: its own alias where it has one, else prefix and name."""
+    if isinstance(alias := settings.model_fields[field].validation_alias, str):
+        return alias
+    return (settings.model_config.get("env_prefix", "") + field).upper()
+
+
+def load(settings: type[AnySettings]) -> AnySettings:
+    """Read one group of settings. Raises SettingsError, which names each variable and never a value."""
+    directory = os.environ.get("SYNC_SECRETS_DIR") or None
+    try:
+        if directory is None:
+            return settings()
+        if not Path(directory).is_dir():
+            raise SettingsError(f"SYNC_SECRETS_DIR names no folder: {directory}")
+        return settings(_secrets_dir=directory)
+    except ValidationError as error:
+        findings = "; ".join(
+            f"{variable_of(settings, str(found['loc'][0]))}: {_plain(found)}" if found["loc"] else _plain(found)
+            for found in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError(findings) from None
+    except Exception as error:
+        if type(error).__name__ == "SettingsError":  # pydantic-settings: a value that is not the JSON it should be
+            raise SettingsError(_without_value(settings, error)) from None
+        raise
+
+
+def _plain(found: Any) -> str:
+    return "is missing" if found["type"] == "missing" else str(found["msg"]).removeprefix("Value error, ")
+
+
+def _without_value(settings: type[FromEnvironment], error: Exception) -> str:
+    for field in settings.model_fields:
+        if f'"{field}"' in str(error):
+            return f"{variable_of(settings, field)}: is not valid JSON"
+    return "a setting is not valid JSON"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own loopback."""
+    return host.lower() in LOOPBACK or host.startswith("127.")
+
+
+def _comma_list(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
+
+
+class Settings(FromEnvironment):
+    """What is about the service as a whole. Each field is documented in `.env.example`."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNC_")
+
+    ledger: str = "sqlite:///chat-crm-sync.sqlite3"
+    sources: CommaList = ("acquire",)
+    destinations: CommaList = ("sandbox",)
+    host: str = "127.0.0.1"
+    port: int = Field(8900, ge=0, le=65535)
+    public_url: str | None = None
+    phone_region: str = "US"
+    secret_key: SecretStr | None = None
+    retry_for: float = Field(3 * 86400.0, gt=0)
+    alarm_url: SecretStr | None = None
+    body_limit: int = Field(1 << 20, ge=1024)
+    body_timeout: float = Field(10.0, gt=0)
+    disk_reserve: int = Field(200 << 20, ge=0)
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    secrets_dir: str | None = None
+
+    @field_validator("phone_region")
+    @classmethod
+    def _is_a_region(cls, value: str) -> str:
+        import phonenumbers
+
+        if value.upper() not in phonenumbers.SUPPORTED_REGIONS:
+            raise ValueError("is not a two-letter country code such as US or GB")
+        return value.upper()
+
+    @field_validator("secret_key")
+    @classmethod
+    def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("is shorter than 32 characters")
+        return value
+
+
+class DestinationSettings(FromEnvironment):
+    """What every destination can be told. Subclasses set `env_prefix`, so `base_url` becomes HUBSPOT_BASE_URL."""
+
+    base_url: str
+    connections: int = Field(8, ge=1, le=100)
+    timeout: float = Field(20.0, gt=0, le=300)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_https_or_loopback(cls, value: str) -> str:
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not an http(s) address")
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ValueError("must be https: credentials and contacts would cross the network in the clear")
+        return value.rstrip("/")

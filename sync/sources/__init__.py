@@ -1,0 +1,1 @@
+"""Who sends webhooks: one file per vendor."""
