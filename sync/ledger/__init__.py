@@ -1,0 +1,80 @@
+"""The durable memory: what the ledger can do.
+
+Everything here is plain synchronous code. In the running service the writer thread calls it (`writer.py`), so that all
+that waits shares one transaction; a command calls it on a ledger of its own.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+from sync.ledger.applying import Applied, apply
+from sync.ledger.engine import Engine
+from sync.ledger.machine import Settlement
+from sync.ledger.settling import Claimed, claim, settle_all
+from sync.models import Event, Kind
+
+__all__ = ["Applied", "Claimed", "Ledger", "Settlement"]
+
+
+class Ledger:
+    """All that is known, on one database. `takers` says which configured destination takes which kinds."""
+
+    def __init__(
+        self, engine: Engine, takers: Mapping[str, frozenset[Kind]], *, new_id: Callable[[str, float], str]
+    ) -> None:
+        self.engine = engine
+        self.takers = takers
+        self.new_id = new_id
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """One write transaction around everything below. Raises LedgerUnavailable."""
+        return self.engine.transaction()
+
+    def apply(self, events: Sequence[Event]) -> list[Applied]:
+        """Store events, fold them into contacts and chats, owe what changed. One answer each, in order."""
+        return apply(self.engine, events, self.takers, self.new_id)
+
+    def apply_poison(self, event: Event, error: BaseException) -> Applied:
+        """Store an event that cannot be folded as unreadable, with the class of what it raised."""
+        reason = f"could not be applied ({type(error).__name__})"
+        return self.apply([replace(event, visitor=None, news=None, error=reason)])[0]
+
+    def claim(self, destination: str, kinds: Sequence[tuple[Kind, int]], lease: float) -> Claimed:
+        """Lease up to so many due deliveries of the first kind that has any. `lease` is in seconds."""
+        return claim(self.engine, destination, kinds, lease)
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Write down how attempts ended; an attempt whose fence was passed by changes no outcome."""
+        settle_all(self.engine, settlements, self.new_id)
+
+    def intend(self, deliveries: Iterable[str]) -> None:
+        """Note that these deliveries are about to create their remote record."""
+        self.engine.run("intend", rows=[{"id": delivery} for delivery in deliveries])
+
+    def take_pace(self, destination: str, interval: float, burst: float) -> float:
+        """Take the next free place in a destination's pace; returns how many seconds it is away."""
+        rows = self.engine.rows("take_pace", name=destination, cost=interval)
+        if not rows:
+            self.engine.run("add_destination", name=destination)
+            rows = self.engine.rows("take_pace", name=destination, cost=interval)
+        wait: float = rows[0]["pace"] - interval - burst - self.engine.now
+        return max(wait, 0.0)
+
+    def take_over(self, grace: float = 5.0) -> int:
+        """End the leases of a process that is no more. Only for the one owner of this ledger, before it claims."""
+        return self.engine.run("shorten_leases", grace=grace)
+
+    def count(self, name: str, n: int) -> None:
+        """Add to a counter that all processes share."""
+        self.engine.run("count", name=name, n=n)
+
+    def prove_writable(self) -> None:
+        """Write and commit something that means nothing. Raises LedgerUnavailable."""
+        self.engine.run("probe_write", value=str(self.engine.now))
+
+    def get(self, query: str, **parameters: Any) -> Any | None:
+        """The first row of a named query, or None."""
+        rows = self.engine.rows(query, **parameters)
+        return rows[0] if rows else None

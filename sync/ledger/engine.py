@@ -1,0 +1,51 @@
+"""What the ledger needs of a database."""
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+
+class Engine(Protocol):
+    """A database that runs the named queries of `queries.sql`. A list among the parameters is passed as JSON rows."""
+
+    name: str
+    now: float
+    """The time of the present transaction, epoch seconds: the one clock of everything that is written in it."""
+
+    @property
+    def schema(self) -> int:
+        """The number of the newest migration that was applied."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """How much room the ledger takes."""
+        ...
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """One write transaction: all of it or nothing, durable when it ends. Raises LedgerUnavailable."""
+        ...
+
+    def rows(self, query: str, **parameters: Any) -> list[Any]:
+        """The rows that a named query gives; each can be read by column name."""
+        ...
+
+    def run(self, query: str, **parameters: Any) -> int:
+        """Run a named query; returns how many rows it changed."""
+        ...
+
+    def migrate(self) -> int:
+        """Bring the schema up to date. Returns its number; raises LedgerTooNew."""
+        ...
+
+    def own(self) -> None:
+        """Become the one server of this ledger, where only one may be. Raises LedgerInUse."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...

@@ -1,0 +1,200 @@
+"""Claims what is due, and settles how each attempt ended."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sync.ledger.engine import Engine
+from sync.ledger.machine import Delivery, Lane, Settlement, credit, lane_after, settle
+from sync.ledger.owing import delivery_of, write_deliveries
+from sync.ledger.rows import chat_of, contact_of
+from sync.models import Chat, Contact, Kind, Owed, State
+from sync.outcomes import Dead, Delivered, Ignored, Outcome, Paused, Retry, Unknown
+
+NewId = Callable[[str, float], str]
+
+ABSURD = 2 * 86400.0
+"""A pause that ends later than this is left over from a clock that jumped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a lane got: `owed` of one kind, or nothing and the time (`wake_at`) when it is worth asking again.
+
+    `pauses` says how many pauses in a row there were, `is_probe` that this one call may end the pause. `waited` tells
+    for each delivery how many seconds of backoff it has had.
+    """
+
+    kind: Kind
+    owed: tuple[Owed[Contact] | Owed[Chat], ...] = ()
+    is_probe: bool = False
+    pauses: int = 0
+    waited: tuple[float, ...] = ()
+    wake_at: float | None = None
+
+
+def claim(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]], lease: float) -> Claimed:
+    """Claim up to so many deliveries of the first of these kinds that has any due. Inside a transaction."""
+    lane = _lane(engine, destination)
+    is_probe = False
+    if lane.paused_until is not None and lane.paused_until < engine.now + ABSURD:
+        until = max(lane.paused_until, lane.probe_until or 0.0)
+        if until > engine.now:
+            return Claimed(kinds[0][0], wake_at=until, pauses=lane.pauses)
+        is_probe = True
+    for kind, limit in kinds:
+        rows = _claimed(engine, destination, kind, 1 if is_probe else limit, lease, lane.culprit if is_probe else None)
+        if rows:
+            if is_probe:
+                _write_lane(engine, lane, probe_until=engine.now + lease)
+            owed, waited = _with_subjects(engine, destination, kind, rows)
+            return Claimed(kind, owed, is_probe, lane.pauses, waited)
+    return Claimed(kinds[0][0], wake_at=_next_due(engine, destination, kinds), pauses=lane.pauses)
+
+
+def _claimed(
+    engine: Engine, destination: str, kind: Kind, limit: int, lease: float, culprit: str | None
+) -> list[Any]:
+    """Rows claimed; as a probe preferably another one than that which closed the lane."""
+    asked = {"destination": destination, "kind": kind, "limit": limit, "lease": lease}
+    rows = engine.rows("claim", except_=culprit or "", **asked)
+    return rows if rows or culprit is None else engine.rows("claim", except_="", **asked)
+
+
+def _next_due(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]]) -> float | None:
+    found = [engine.rows("next_due", destination=destination, kind=kind)[0]["at"] for kind, _ in kinds]
+    return min((at for at in found if at is not None), default=None)
+
+
+def _with_subjects(
+    engine: Engine, destination: str, kind: Kind, rows: Sequence[Any]
+) -> tuple[tuple[Owed[Contact] | Owed[Chat], ...], tuple[float, ...]]:
+    asked = [{"id": row["subject"]} for row in rows]
+    if kind is Kind.CHAT:
+        found = {r["id"]: r for r in engine.rows("claimed_chats", rows=asked, destination=destination)}
+        chats = tuple(_owed(row, chat_of(found[row["subject"]]), found[row["subject"]]) for row in rows)
+        return chats, tuple(row["waited"] for row in rows)
+    people = {r["id"]: contact_of(r) for r in engine.rows("claimed_contacts", rows=asked)}
+    return tuple(_owed(row, people[row["subject"]]) for row in rows), tuple(row["waited"] for row in rows)
+
+
+def _owed(row: Any, subject: Any, chat: Any = None) -> Owed[Any]:
+    return Owed(
+        delivery=row["id"],
+        subject=subject,
+        version=subject.version,
+        claim=row["claim"],
+        attempts=row["attempts"],
+        claimed_before_at=row["claimed_before_at"],
+        lease_until=row["lease_until"],
+        remote_id=row["remote_id"],
+        ours=bool(row["ours"]),
+        intended=bool(row["intended"]),
+        is_replay=bool(row["replayed"]),
+        contact_remote_id=None if chat is None else chat["contact_remote_id"],
+    )
+
+
+def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId) -> None:
+    """Write down how these attempts ended, and what follows for their destinations and chats. Inside a transaction."""
+    rows = engine.rows("load_deliveries", rows=[{"id": s.delivery} for s in settlements])
+    deliveries = {row["id"]: delivery_of(row) for row in rows}
+    lanes: dict[str, Lane] = {}
+    before: dict[str, Lane] = {}
+    results: list[tuple[Delivery, Settlement]] = []
+    for settlement in settlements:
+        row = deliveries.get(settlement.delivery)
+        if row is None:
+            continue
+        lane = lanes.get(row.destination) or before.setdefault(row.destination, _lane(engine, row.destination))
+        lanes[row.destination] = lane_after(lane, row.id, row.subject, settlement, engine.now)
+        deliveries[row.id] = settle(row, settlement, lanes[row.destination], engine.now)
+        results.append((deliveries[row.id], settlement))
+    write_deliveries(engine, list(deliveries.values()))
+    for lane in lanes.values():
+        if lane != before[lane.name]:
+            _write_lane(engine, lane)
+    _write_failures(engine, settlements, new_id)
+    _follow(engine, results)
+
+
+def _follow(engine: Engine, results: Sequence[tuple[Delivery, Settlement]]) -> None:
+    """What a settled contact means for its chats, and for the contact that it was joined into."""
+    contacts = [(d, s) for d, s in results if d.kind is Kind.CONTACT and d.claim == s.claim]
+    there = [d for d, s in contacts if isinstance(s.outcome, Delivered) and d.joined is None]
+    if there:
+        engine.run("wake_chats", rows=[{"destination": d.destination, "contact": d.subject} for d in there])
+    lost = [d for d, _ in contacts if d.state in (State.IGNORED, State.DEAD) and d.remote_id is None]
+    lost = [d for d in lost if d.joined is None]
+    if lost:
+        engine.run(
+            "ignore_chats",
+            rows=[{"destination": d.destination, "contact": d.subject, "state": str(d.state)} for d in lost],
+        )
+    for loser in (d for d, _ in contacts if d.joined is not None):
+        _credit(engine, loser)
+
+
+def _credit(engine: Engine, loser: Delivery) -> None:
+    """A late receipt of a joined contact goes to whom it was joined into, who had waited for it."""
+    root = engine.rows("roots", rows=[{"id": loser.subject}])[0]["root"]
+    found = [delivery_of(row) for row in engine.rows("load_contact_deliveries", rows=[{"id": root}])]
+    for winner in (d for d in found if d.destination == loser.destination):
+        kept, stray = credit(winner, loser.remote_id, ours=loser.ours)
+        write_deliveries(engine, [kept])
+        if stray is not None:
+            row = {"destination": loser.destination, "contact": root, "remote_id": stray}
+            engine.run("insert_strays", rows=[row])
+
+
+def _write_failures(engine: Engine, settlements: Sequence[Settlement], new_id: NewId) -> None:
+    rows = [
+        {
+            "id": new_id("fa", engine.now),
+            "delivery": s.delivery,
+            "outcome": _word(s.outcome),
+            "status": s.outcome.status,
+            "error": s.outcome.reason,
+        }
+        for s in settlements
+        if not isinstance(s.outcome, Delivered | Ignored)
+    ]
+    if rows:
+        engine.run("insert_failures", rows=rows)
+
+
+def _word(outcome: Outcome) -> str:
+    match outcome:
+        case Delivered() | Ignored() | Retry() | Paused() | Unknown() | Dead():
+            return type(outcome).__name__.lower()
+
+
+def _lane(engine: Engine, name: str) -> Lane:
+    found = engine.rows("load_destination", name=name)
+    if not found:
+        engine.run("add_destination", name=name)
+        return Lane(name=name)
+    return lane_of(found[0])
+
+
+def lane_of(row: Any) -> Lane:
+    """The destination that a row holds."""
+    return Lane(
+        name=row["name"],
+        paused_at=row["paused_at"],
+        paused_until=row["paused_until"],
+        probe_until=row["probe_until"],
+        culprit=row["culprit"],
+        pauses=row["pauses"],
+        needs_person=bool(row["needs_person"]),
+        suspects=tuple(json.loads(row["suspects"])),
+        reason=row["reason"],
+        status=row["status"],
+    )
+
+
+def _write_lane(engine: Engine, lane: Lane, **changed: Any) -> None:
+    row = {**asdict(lane), **changed}
+    row |= {"needs_person": int(lane.needs_person), "suspects": json.dumps(list(lane.suspects))}
+    engine.run("write_destination", **row)

@@ -1,0 +1,201 @@
+"""The SQLite engine: one connection, immediate transactions, durable commits."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from sqlite_utils import Database
+from sqlite_utils.utils import sqlite3
+
+from sync.errors import LedgerError, LedgerInUse, LedgerTooNew, LedgerUnavailable
+from sync.ledger.queries import SQLITE, migrations, queries
+
+FIXED = (3, 51, 3)
+"""SQLite before this can corrupt a WAL file when two connections write or checkpoint at once (the WAL-reset bug)."""
+
+BUSY_TIMEOUT = 5.0
+"""Seconds that a write waits for another process before it says that the ledger is locked."""
+
+TRANSIENT = ("full", "readonly", "read-only", "locked", "unable to open", "disk i/o", "busy", "malformed")
+"""Words in SQLite's messages that mean: nothing was written, and it is not the fault of what was asked."""
+
+
+class SqliteEngine:
+    """A ledger in one file. Not for use by two threads at once: the writer thread, or one command, owns it."""
+
+    name = "sqlite"
+
+    def __init__(self, path: str | Path, *, clock: Callable[[], float]) -> None:
+        self.path = Path(path)
+        self.clock = clock
+        self.now = clock()
+        self._queries = queries(SQLITE)
+        self._lock: IO[str] | None = None
+        self._served: IO[str] | None = None
+        with _translated():
+            _create_private(self.path)
+            self.connection = self._connect()
+        self.db = Database(self.connection, execute_plugins=False)
+
+    def _connect(self) -> Any:
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT, cached_statements=256
+        )
+        connection.row_factory = sqlite3.Row
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+        if sqlite3.sqlite_version_info < FIXED:
+            self._lock = _private_file(self._beside(".lock"))
+        return connection
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    @property
+    def version(self) -> str:
+        """The version of the SQLite library in use."""
+        return str(sqlite3.sqlite_version)
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether this SQLite has the WAL-reset bug fixed. Where not, a file lock keeps our writers apart."""
+        return bool(sqlite3.sqlite_version_info >= FIXED)
+
+    @property
+    def bytes(self) -> int:
+        """The size of the ledger's files."""
+        files = (self.path, self._beside("-wal"))
+        return sum(f.stat().st_size for f in files if f.exists())
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return bool(self.connection.in_transaction)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One write transaction: all of it or nothing, on disk when it ends. Raises LedgerUnavailable."""
+        with self._apart(), _translated():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                self.now = self.clock()
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        if self._lock is None:
+            yield
+            return
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def rows(self, query: str, **parameters: Any) -> list[Any]:
+        """The rows that a named query gives. A list among the parameters is passed as JSON."""
+        return list(self._execute(query, parameters).fetchall())
+
+    def run(self, query: str, **parameters: Any) -> int:
+        """Run a named query; returns how many rows it changed. A list among the parameters is passed as JSON."""
+        return int(self._execute(query, parameters).rowcount)
+
+    def _execute(self, query: str, parameters: dict[str, Any]) -> Any:
+        given = {k: _json(v) if isinstance(v, list) else v for k, v in parameters.items()}
+        if not self.connection.in_transaction:
+            self.now = self.clock()
+        with _translated():
+            return self.connection.execute(self._queries[query], {"now": self.now, **given})
+
+    def migrate(self) -> int:
+        """Bring the schema up to date; safe when two processes start at once. Returns its number.
+
+        Raises LedgerTooNew where a newer release wrote it.
+        """
+        known = migrations(SQLITE)
+        with self.transaction():
+            self.connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, at REAL NOT NULL)")
+            done = self._schema()
+            if done > known[-1][0]:
+                raise LedgerTooNew(
+                    f"the ledger has schema {done}, this release knows {known[-1][0]}: install a newer release"
+                )
+            for number, script in known:
+                if number > done:
+                    for statement in _statements(script):
+                        self.connection.execute(statement)
+                    self.connection.execute("INSERT INTO migrations VALUES (?, ?)", (number, self.now))
+        return known[-1][0]
+
+    def _schema(self) -> int:
+        return int(self.connection.execute("SELECT COALESCE(MAX(number), 0) FROM migrations").fetchone()[0])
+
+    @property
+    def schema(self) -> int:
+        """The number of the newest migration that was applied."""
+        with _translated():
+            return self._schema()
+
+    def own(self) -> None:
+        """Become the one server of this file. Raises LedgerInUse."""
+        served = _private_file(self._beside(".serve"))
+        try:
+            fcntl.flock(served, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            served.close()
+            raise LedgerInUse(f"another crm-sync already serves {self.path}; stop it first") from None
+        self._served = served
+
+    def close(self) -> None:
+        """Close the files; the WAL is folded into the ledger."""
+        with self._apart():
+            self.connection.close()
+        for held in (self._lock, self._served):
+            if held is not None:
+                held.close()
+
+
+def _json(rows: Sequence[Any]) -> str:
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+
+
+def _private_file(path: Path) -> IO[str]:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+
+
+def _create_private(path: Path) -> None:
+    try:
+        _private_file(path).close()
+    except OSError as error:
+        raise LedgerUnavailable(f"cannot open the ledger {path}: {error.strerror}") from error
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        message = str(error).lower()
+        if isinstance(error, sqlite3.OperationalError) and any(word in message for word in TRANSIENT):
+            raise LedgerUnavailable(f"the ledger cannot be written: {error}") from error
+        if "malformed" in message or "not a database" in message:
+            raise LedgerError(f"the ledger file is damaged: {error}") from error
+        raise
