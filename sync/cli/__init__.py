@@ -1,0 +1,69 @@
+"""The command line: a thin layer. Every error is one clear sentence and an exit code, never a traceback.
+
+Exit codes: 0 fine, 1 needs attention, 2 settings or usage, 3 failed.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from sync.errors import NotFound, SettingsError, SyncError
+
+COMMANDS = {
+    "serve": "sync.cli.serving",
+    "dispatch": "sync.cli.serving",
+    "sandbox": "sync.cli.serving",
+    "hello": "sync.cli.hello",
+}
+"""Which module holds which command: each is imported only when it is used, so that `--help` is quick."""
+
+SUMMARIES = {
+    "serve": "Take webhooks and deliver contacts.",
+    "dispatch": "Only deliver: the lanes without the server.",
+    "sandbox": "Only run the imitation CRM.",
+    "hello": "Play the documented chat start and show the contact it became.",
+}
+
+
+class Commands(click.Group):
+    """Finds commands by name and turns our errors into sentences."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order in which a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, NotFound) as error:
+            _fail(error, 2)
+        except SyncError as error:
+            _fail(error, 3)
+        except BrokenPipeError:
+            sys.exit(0)
+
+
+def _fail(error: SyncError, code: int) -> None:
+    click.echo(f"crm-sync: {error}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="chat-crm-sync", prog_name="crm-sync")
+def main() -> None:
+    """Every live-chat visitor in the CRM: once, correct, never lost."""

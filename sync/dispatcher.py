@@ -1,0 +1,154 @@
+"""The lanes: one task per destination, so that a slow or broken one never holds up another."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from sync.destinations.base import Destination
+from sync.errors import LedgerUnavailable
+from sync.ledger import Claimed, Settlement
+from sync.models import Kind
+from sync.outcomes import Delivered
+from sync.pipeline import Pipeline
+
+log = structlog.get_logger("sync.dispatcher")
+
+POLL = 1.0
+"""Seconds after which an idle lane looks by itself: for leases that lapsed, and for what another process owed."""
+
+NAP = 1.0
+"""Seconds that a lane waits when the ledger cannot be written."""
+
+GRACE = 25.0
+"""Seconds that calls in flight get to finish at shutdown; their leases take care of the rest."""
+
+
+@dataclass
+class Lane:
+    """Serves one destination: claims when there is something due, keeps several calls in flight, settles each."""
+
+    pipeline: Pipeline
+    destination: Destination
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: bool = False
+    _carrying: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def lease(self) -> float:
+        """Seconds a claim holds: twice the longest attempt, which is a read and a write."""
+        return 4 * self.destination.client.longest_call
+
+    @property
+    def limits(self) -> list[tuple[Kind, int]]:
+        """What to claim, contacts before chats, and how many at once."""
+        takes = self.destination.takes
+        return [(k, n) for k, n in ((Kind.CONTACT, self.destination.batch), (Kind.CHAT, 1)) if k in takes]
+
+    def wake(self) -> None:
+        """Look for work now."""
+        self.woken.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        slots = asyncio.Semaphore(self.destination.settings.connections)
+        while not self.stopping:
+            await slots.acquire()
+            claimed = None if self.stopping else await self._claim()
+            if claimed is not None and claimed.owed:
+                task = asyncio.create_task(self._carry(claimed))
+                self._carrying.add(task)
+                task.add_done_callback(self._carrying.discard)
+                task.add_done_callback(lambda _: slots.release())
+            else:
+                slots.release()
+                await self._idle(claimed)
+
+    async def stop(self) -> None:
+        """Claim nothing more and let calls in flight finish."""
+        self.stopping = True
+        self.wake()
+        if self._carrying:
+            await asyncio.wait(self._carrying, timeout=GRACE)
+
+    async def drain(self) -> int:
+        """Serve until nothing is due now, then end; returns how many attempts were made."""
+        attempts = 0
+        while (claimed := await self._claim()) is not None and claimed.owed:
+            await self._carry(claimed)
+            attempts += len(claimed.owed)
+        return attempts
+
+    async def _claim(self) -> Claimed | None:
+        self.woken.clear()
+        try:
+            return await self.pipeline.claim(self.destination, self.limits, self.lease)
+        except LedgerUnavailable as error:
+            log.warning("cannot claim", destination=self.destination.name, reason=str(error))
+            return None
+
+    async def _idle(self, claimed: Claimed | None) -> None:
+        if claimed is None:
+            await asyncio.sleep(NAP)
+            return
+        wait = POLL if claimed.wake_at is None else min(max(claimed.wake_at - self.pipeline.clock(), 0.0), POLL)
+        try:
+            async with asyncio.timeout(wait + 0.001):
+                await self.woken.wait()
+        except TimeoutError:
+            return
+
+    async def _carry(self, claimed: Claimed) -> None:
+        settlements = await self.pipeline.deliver(self.destination, claimed, self.lease)
+        for settlement in settlements:
+            _tell(self.destination.name, claimed.kind, settlement)
+        await self._settle(settlements, claimed.owed[0].lease_until)
+
+    async def _settle(self, settlements: Sequence[Settlement], lease_until: float) -> None:
+        while True:
+            try:
+                await self.pipeline.writer.settle(settlements)
+            except LedgerUnavailable as error:
+                log.warning("cannot settle", destination=self.destination.name, reason=str(error))
+                if self.pipeline.clock() + NAP > lease_until:
+                    return
+                await asyncio.sleep(NAP)
+            else:
+                return
+
+
+def _tell(destination: str, kind: Kind, settlement: Settlement) -> None:
+    """One log line per attempt."""
+    outcome = settlement.outcome
+    facts = {"destination": destination, "kind": str(kind), "delivery": settlement.delivery}
+    if isinstance(outcome, Delivered):
+        log.info("delivered", **facts, remote_id=outcome.receipt.remote_id)
+    else:
+        log.info(type(outcome).__name__.lower(), **facts, reason=outcome.reason, status=outcome.status)
+
+
+@dataclass
+class Dispatcher:
+    """All lanes together."""
+
+    lanes: Sequence[Lane]
+
+    def wake(self) -> None:
+        """Something was committed: every lane looks for work."""
+        for lane in self.lanes:
+            lane.wake()
+
+    async def run(self) -> None:
+        """Serve all destinations until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self.lanes:
+                group.create_task(lane.run())
+
+    async def stop(self) -> None:
+        """Claim nothing more and let calls in flight finish."""
+        await asyncio.gather(*(lane.stop() for lane in self.lanes))
+
+    async def drain(self) -> int:
+        """Serve until nothing is due anywhere now; returns how many attempts were made."""
+        return sum(await asyncio.gather(*(lane.drain() for lane in self.lanes)))

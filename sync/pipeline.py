@@ -1,0 +1,121 @@
+"""★ The one path, from a webhook to the CRM. START HERE.
+
+    POST /webhooks/acquire                       `web/webhooks.py` takes the request
+      │ receive: verify, then read               `sources/acquire`
+      ▼
+    writer: one thread, one transaction          `ledger/writer.py`
+      │ store the event or see it was there; fold it into its chat, its contact (`identity.py`);
+      │ owe what changed to every destination    `ledger/applying.py`, `ledger/owing.py`
+      ▼ COMMIT, and only then 200. The lanes wake up.
+    lane: one per destination                    `dispatcher.py`
+      │ claim a batch: a lease with a fence      `ledger/settling.py`
+      │ deliver: the adapter upserts it          `destinations/hubspot`
+      ▼
+    settle: how each attempt ended               `ledger/machine.py`, through the same writer
+
+Nothing is a queue of events: a delivery is the standing promise that a contact reaches a destination in its newest
+version. Ten events about one person while the CRM is down make one call afterwards.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import structlog
+
+from sync.destinations.base import Destination, Result
+from sync.errors import Busy, DeliveryError, NotAuthentic
+from sync.http import send_by
+from sync.ledger import Applied, Claimed, Settlement
+from sync.ledger.writer import Writer
+from sync.models import Event, Kind, Owed
+from sync.outcomes import outcome_of
+from sync.retry import delay
+from sync.sources.base import Source, WebhookRequest
+
+log = structlog.get_logger("sync.pipeline")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The path with everything it needs passed in. `retry_for`: seconds of backoff after which one subject is dead."""
+
+    writer: Writer
+    clock: Callable[[], float]
+    new_id: Callable[[str, float], str]
+    random: Random
+    retry_for: float
+
+    async def receive(self, source: Source, request: WebhookRequest) -> Applied:
+        """Take one webhook. Returns once it is safely stored (promise P1).
+
+        Raises NotAuthentic (nothing is stored) and LedgerUnavailable (the source has to try again).
+        """
+        verify(source, request)
+        now = self.clock()
+        event: Event = source.read(request.body, event_id=self.new_id("ev", now), received_at=now)
+        return await self.writer.apply(event)
+
+    async def claim(self, destination: Destination, limits: Sequence[tuple[Kind, int]], lease: float) -> Claimed:
+        """Lease the next batch for a destination. Returns after the claim is committed. Raises LedgerUnavailable."""
+        return await self.writer.do(lambda ledger: ledger.claim(destination.name, limits, lease))
+
+    async def deliver(self, destination: Destination, claimed: Claimed, lease: float) -> list[Settlement]:
+        """Attempt a claimed batch. Never raises for what a destination does: whatever happens is an outcome."""
+        send_by.set(min(owed.lease_until for owed in claimed.owed) - lease / 2)
+        results = await self._attempt(destination, claimed)
+        return [self._settlement(claimed, i, result) for i, result in enumerate(results)]
+
+    async def _attempt(self, destination: Destination, claimed: Claimed) -> Sequence[Result]:
+        if self.clock() > send_by.get():
+            return [Busy("it was too late in the lease to send") for _ in claimed.owed]
+        try:
+            results = await self._call(destination, claimed)
+            if len(results) != len(claimed.owed):
+                raise RuntimeError("an adapter must give one result for each subject")
+            return results
+        except DeliveryError as error:
+            return [error for _ in claimed.owed]
+        except Exception as error:  # noqa: BLE001 - the one place: whatever an adapter raises must not stop its lane
+            log.exception("an attempt failed unexpectedly", destination=destination.name, kind=claimed.kind)
+            return [Busy(f"unexpected {type(error).__name__}") for _ in claimed.owed]
+
+    async def _call(self, destination: Destination, claimed: Claimed) -> Sequence[Result]:
+        async def intend(deliveries: Sequence[str]) -> None:
+            await self.writer.do(lambda ledger: ledger.intend(deliveries))
+
+        owed: Sequence[Owed[Any]] = claimed.owed
+        if claimed.kind is Kind.CONTACT:
+            return await destination.upsert(owed, intend)
+        return [await destination.log(chat, intend) for chat in owed]
+
+    def _settlement(self, claimed: Claimed, i: int, result: Result) -> Settlement:
+        owed = claimed.owed[i]
+        decided = delay(
+            outcome_of(result),
+            attempts=owed.attempts,
+            waited=claimed.waited[i],
+            pauses=claimed.pauses,
+            retry_for=self.retry_for,
+            random=self.random,
+        )
+        return Settlement(
+            delivery=owed.delivery,
+            claim=owed.claim,
+            version=owed.version,
+            outcome=decided.outcome,
+            retry_in=decided.retry_in,
+            pause_for=decided.pause_for,
+            is_probe=claimed.is_probe,
+        )
+
+
+def verify(source: Source, request: WebhookRequest) -> None:
+    """Let only authentic requests pass. Raises NotAuthentic, also where the check itself fails."""
+    try:
+        source.verify(request)
+    except NotAuthentic:
+        raise
+    except (ValueError, TypeError, KeyError, LookupError, ArithmeticError, RecursionError, AttributeError):
+        raise NotAuthentic("the check failed") from None

@@ -1,0 +1,209 @@
+"""Runs the service: servers, lanes, housekeeping, until a signal ends it."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+from sync.alarms import disk_alarms, review, tell
+from sync.destinations.base import Destination
+from sync.errors import LedgerError, SettingsError
+from sync.http import Client
+from sync.sandbox.app import build as build_sandbox
+from sync.sandbox.store import Store
+from sync.settings import Settings, is_loopback, load
+from sync.web.app import Health
+from sync.web.app import build as build_app
+from sync.web.server import Server
+from sync.web.webhooks import Webhooks
+from sync.wiring import SANDBOX, SandboxSettings, Service, build, destinations, ledger_file, open_ledger, sources
+
+log = structlog.get_logger("sync.service")
+
+HOUSEKEEPING = 5.0
+"""Seconds between two rounds of housekeeping."""
+
+
+def check_exposure(settings: Settings, host: str) -> None:
+    """Refuse to listen to the world without anything to check. Raises SettingsError."""
+    for name, source in sources(settings).items():
+        if not source.is_guarded and not is_loopback(host):
+            upper = name.upper()
+            raise SettingsError(
+                f"SYNC_HOST is {host}, and nobody could tell a real webhook from a forged one: set "
+                f"{upper}_WEBHOOK_SECRET or {upper}_URL_TOKEN first (or listen on 127.0.0.1)"
+            )
+
+
+async def serve(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    dispatch: bool = True,
+    announce: Callable[[str, str | None], None] = lambda url, sandbox: None,
+) -> None:
+    """Take webhooks and, unless told otherwise, serve the lanes, until SIGTERM or SIGINT.
+
+    `announce` is called with our address and the sandbox's once requests are taken. Raises LedgerInUse, SettingsError.
+    """
+    check_exposure(settings, host)
+    async with AsyncExitStack() as stack:
+        service = await _start(stack, settings, dispatch=dispatch)
+        webhooks = Webhooks(service.pipeline, service.sources, settings.body_limit, settings.body_timeout)
+        folder = ledger_file(settings).resolve().parent
+        health = Health(service.writer, folder, settings.disk_reserve)
+        servers = [Server(build_app(webhooks, health), host, port)]
+        sandbox = _sandbox(stack, settings)
+        servers += [sandbox] if sandbox is not None else []
+        async with asyncio.TaskGroup() as group:
+            for server in servers:
+                group.create_task(server.run())
+            for server in servers:
+                await server.started()
+            if sandbox is not None:
+                await _furnish(service)
+            work = _work(service, settings, webhooks, folder, dispatch=dispatch)
+            tasks = [group.create_task(each) for each in work]
+            announce(servers[0].url, sandbox.url if sandbox is not None else None)
+            await _signal()
+            log.info("stopping: calls in flight may finish")
+            servers[0].stop()
+            await service.dispatcher.stop()
+            for task in tasks:
+                task.cancel()
+            for server in servers:
+                server.stop()
+        await _count_rejected(service, webhooks)
+
+
+async def dispatch_only(settings: Settings) -> None:
+    """Serve the lanes until SIGTERM or SIGINT. Raises LedgerInUse, SettingsError."""
+    async with AsyncExitStack() as stack:
+        service = await _start(stack, settings, dispatch=True)
+        async with asyncio.TaskGroup() as group:
+            lanes = group.create_task(service.dispatcher.run())
+            await _signal()
+            await service.dispatcher.stop()
+            lanes.cancel()
+
+
+async def dispatch_once(settings: Settings) -> int:
+    """Serve the lanes until nothing is due now; returns how many attempts were made. Raises LedgerInUse."""
+    async with AsyncExitStack() as stack:
+        service = await _start(stack, settings, dispatch=True)
+        sandbox = _sandbox(stack, settings)
+        if sandbox is None:
+            return await service.dispatcher.drain()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(sandbox.run())
+            await sandbox.started()
+            await _furnish(service)
+            attempts = await service.dispatcher.drain()
+            sandbox.stop()
+        return attempts
+
+
+async def _start(stack: AsyncExitStack, settings: Settings, *, dispatch: bool) -> Service:
+    """Open everything; what was opened is closed when the stack ends."""
+    served: Sequence[Destination] = destinations(settings) if dispatch else ()
+    ledger = open_ledger(settings)
+    stack.callback(ledger.engine.close)
+    ledger.engine.own()
+    with ledger.transaction():
+        ledger.take_over()
+    service = build(settings, ledger, served)
+    stack.callback(service.writer.close)
+    for destination in served:
+        stack.push_async_callback(destination.client.aclose)
+    return service
+
+
+def _sandbox(stack: AsyncExitStack, settings: Settings) -> Server | None:
+    if SANDBOX not in settings.destinations:
+        return None
+    given = load(SandboxSettings)
+    if not given.embedded:
+        return None
+    file = Path(given.file) if given.file else ledger_file(settings).with_name("sandbox.sqlite3")
+    store = Store(file)
+    stack.callback(store.close)
+    return Server(build_sandbox(store), "127.0.0.1", given.port)
+
+
+async def _furnish(service: Service) -> None:
+    """Give the sandbox the custom property that `doctor --fix` would give a real CRM."""
+    for lane in service.dispatcher.lanes:
+        if lane.destination.name == SANDBOX:
+            await lane.destination.repair()
+
+
+def _work(
+    service: Service, settings: Settings, webhooks: Webhooks, folder: Path, *, dispatch: bool
+) -> list[Coroutine[object, object, None]]:
+    keeping = _housekeeping(service, settings, webhooks, folder)
+    return [keeping, service.dispatcher.run()] if dispatch else [keeping]
+
+
+async def _housekeeping(service: Service, settings: Settings, webhooks: Webhooks, folder: Path) -> None:
+    """Count what was refused, look after the alarms."""
+    url = settings.alarm_url.get_secret_value() if settings.alarm_url is not None else None
+    client = Client(url, timeout=10, connections=1) if url is not None else None
+    try:
+        while True:
+            await _round(service, settings, webhooks, folder, client)
+            await asyncio.sleep(HOUSEKEEPING)
+    finally:
+        if client is not None:
+            await client.aclose()
+
+
+async def _round(
+    service: Service, settings: Settings, webhooks: Webhooks, folder: Path, client: Client | None
+) -> None:
+    disk = disk_alarms(folder, settings.disk_reserve)
+    try:
+        await _count_rejected(service, webhooks)
+        news = await service.writer.do(lambda ledger: review(ledger, disk))
+        if client is not None:
+            await tell(client, service.writer, news)
+    except LedgerError as error:
+        log.error("housekeeping has to wait", reason=str(error))
+
+
+async def _count_rejected(service: Service, webhooks: Webhooks) -> None:
+    """Move the counts of refused requests into the ledger, where `status` shows them."""
+    counted = dict(webhooks.rejected - webhooks.counted)
+    if not counted:
+        return
+    await service.writer.do(lambda ledger: [ledger.count(name, n) for name, n in counted.items()])
+    webhooks.counted.update(counted)
+
+
+async def _signal() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    await stop.wait()
+
+
+
+async def sandbox_only(
+    file: Path, port: int, *, limit: int | None, token: str | None, announce: Callable[[str], None]
+) -> None:
+    """Serve the imitation CRM until SIGTERM or SIGINT. `limit` is in calls per 10 seconds."""
+    store = Store(file)
+    app = build_sandbox(store, token=token)
+    app.state.limit.calls = limit
+    server = Server(app, "127.0.0.1", port)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.run())
+        await server.started()
+        announce(server.url)
+        await _signal()
+        server.stop()
+    store.close()

@@ -1,0 +1,80 @@
+"""The public app: webhooks, liveness, readiness, metrics."""
+
+import asyncio
+import shutil
+import time
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from sync.errors import LedgerError
+from sync.ledger.writer import Writer
+from sync.web.metrics import LedgerCollector
+from sync.web.webhooks import Webhooks, is_direct
+
+
+@dataclass
+class Health:
+    """Whether the service lives, and whether it can do its work. `folder` is where the ledger is, if on this disk."""
+
+    writer: Writer
+    folder: Path | None
+    disk_reserve: int
+    fresh_for: float = 1.0
+    _checked: tuple[float, list[str]] = field(default=(-1e9, []))
+
+    async def healthz(self, request: Request) -> Response:
+        """The process answers."""
+        del request
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Response:
+        """The ledger can be written, and the disk is not nearly full."""
+        del request
+        if time.monotonic() - self._checked[0] > self.fresh_for:
+            self._checked = (time.monotonic(), await self.findings())
+        findings = self._checked[1]
+        return JSONResponse({"status": "ready" if not findings else "not ready", "findings": findings}, 503 if findings else 200)
+
+    async def findings(self) -> list[str]:
+        """What keeps the service from doing its work, a sentence each."""
+        found = []
+        try:
+            async with asyncio.timeout(10):
+                await self.writer.do(lambda ledger: ledger.prove_writable())
+        except LedgerError as error:
+            found.append(str(error))
+        except TimeoutError:
+            found.append("the ledger did not answer within 10 seconds")
+        if self.folder is not None and (free := shutil.disk_usage(self.folder).free) < self.disk_reserve:
+            found.append(f"the disk is nearly full: {free >> 20} MiB are free")
+        return found
+
+
+def build(webhooks: Webhooks, health: Health) -> Starlette:
+    """The ASGI app."""
+    registry = CollectorRegistry()
+    collector = LedgerCollector(webhooks.rejected)
+    registry.register(collector)
+
+    async def metrics(request: Request) -> Response:
+        if not is_direct(request):
+            return PlainTextResponse("metrics are served to this machine only", 403)
+        await collector.refresh(health.writer)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/webhooks/{source}", webhooks.take, methods=["POST"]),
+            Route("/webhooks/{source}/{token}", webhooks.take, methods=["POST"]),
+            Route("/healthz", health.healthz),
+            Route("/readyz", health.readyz),
+            Route("/metrics", metrics),
+        ]
+    )

@@ -1,0 +1,180 @@
+"""The one place where concrete classes meet settings."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from sync.destinations.base import Destination
+from sync.destinations.hubspot import HubSpot, HubSpotSettings
+from sync.destinations.webhook import Webhook
+from sync.dispatcher import Dispatcher, Lane
+from sync.errors import SettingsError
+from sync.http import Client
+from sync.ids import new_id
+from sync.ledger import Ledger
+from sync.ledger.engine import Engine
+from sync.ledger.sqlite import SqliteEngine
+from sync.ledger.writer import Writer
+from sync.models import Kind
+from sync.pipeline import Pipeline
+from sync.secret import digest, key_beside
+from sync.settings import FromEnvironment, Settings, load
+from sync.sources.acquire import Acquire
+from sync.sources.base import Source
+
+VENDORS: tuple[type[Destination], ...] = (HubSpot, Webhook)
+"""Every destination there is. A new one is its file, and its name here."""
+
+SANDBOX = "sandbox"
+
+Clock = Callable[[], float]
+
+
+class SandboxSettings(HubSpotSettings):
+    """The imitation CRM: reached like HubSpot, on this machine."""
+
+    model_config = SettingsConfigDict(env_prefix="SANDBOX_")
+
+    base_url: str = "http://127.0.0.1:8901"
+    access_token: SecretStr = SecretStr("sandbox")
+    file: str | None = None
+    embedded: bool = True
+    uid_property: str | None = "chat_crm_sync_uid"
+    calls_per_10s: float = Field(190, gt=0)
+
+    @property
+    def port(self) -> int:
+        """The port that the imitation listens on."""
+        return httpx.URL(self.base_url).port or 80
+
+
+def settings_of(destination: str) -> type[FromEnvironment]:
+    """The settings class of a destination by its name. Raises SettingsError for a name that nobody has."""
+    known = {vendor.vendor: vendor.Settings for vendor in VENDORS} | {SANDBOX: SandboxSettings}
+    if destination not in known:
+        raise SettingsError(f"SYNC_DESTINATIONS names {destination!r}, which is none of {', '.join(sorted(known))}")
+    return known[destination]
+
+
+def vendor_of(destination: str) -> type[Destination]:
+    """The class that serves a destination of this name."""
+    return next((vendor for vendor in VENDORS if vendor.vendor == destination), HubSpot)
+
+
+def takers(settings: Settings) -> dict[str, frozenset[Kind]]:
+    """Which configured destination takes which kinds."""
+    for name in settings.destinations:
+        settings_of(name)
+    return {name: vendor_of(name).takes for name in settings.destinations}
+
+
+def ledger_file(settings: Settings) -> Path:
+    """The file of an SQLite ledger. Raises SettingsError for anything else."""
+    prefix = "sqlite:///"
+    if not settings.ledger.startswith(prefix) or settings.ledger == prefix:
+        raise SettingsError("SYNC_LEDGER must be sqlite:///FILE (four slashes for an absolute path)")
+    return Path(settings.ledger.removeprefix(prefix))
+
+
+def open_ledger(settings: Settings, *, clock: Clock = time.time) -> Ledger:
+    """The ledger, brought up to date. Raises LedgerError, SettingsError."""
+    engine: Engine = SqliteEngine(ledger_file(settings), clock=clock)
+    engine.migrate()
+    return Ledger(engine, takers(settings), new_id=new_id)
+
+
+def secret_key(settings: Settings) -> bytes:
+    """The key of all keyed hashes."""
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    return key_beside(ledger_file(settings))
+
+
+def sources(settings: Settings) -> dict[str, Source]:
+    """The configured sources by name."""
+    known: dict[str, type[Acquire]] = {Acquire.name: Acquire}
+    for name in settings.sources:
+        if name not in known:
+            raise SettingsError(f"SYNC_SOURCES names {name!r}, which is none of {', '.join(known)}")
+    keyed = digest(secret_key(settings))
+    return {
+        name: known[name](load(known[name].Settings), digest=keyed, phone_region=settings.phone_region)
+        for name in settings.sources
+    }
+
+
+def connect(
+    name: str,
+    given: Any,
+    *,
+    clock: Clock = time.time,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Destination:
+    """One destination with its HTTP client."""
+    vendor = vendor_of(name)
+    client = Client(
+        given.base_url,
+        headers=vendor.headers(given),
+        connections=given.connections,
+        timeout=given.timeout,
+        transport=transport,
+        clock=clock,
+    )
+    return vendor(name, given, client, clock=clock)
+
+
+def destinations(settings: Settings, *, clock: Clock = time.time) -> list[Destination]:
+    """The configured destinations. Raises SettingsError."""
+    return [connect(name, load(settings_of(name)), clock=clock) for name in settings.destinations]
+
+
+@dataclass
+class Service:
+    """Everything that runs, put together."""
+
+    settings: Settings
+    ledger: Ledger
+    writer: Writer
+    pipeline: Pipeline
+    dispatcher: Dispatcher
+    sources: Mapping[str, Source]
+
+
+def build(
+    settings: Settings,
+    ledger: Ledger,
+    served: Sequence[Destination],
+    *,
+    clock: Clock = time.time,
+    random: Random | None = None,
+) -> Service:
+    """Put a service together on an open ledger. Inside a running event loop."""
+    writer = Writer(ledger)
+    pipeline = Pipeline(writer, clock, new_id, random or Random(), settings.retry_for)  # noqa: S311 - jitter, no secret
+    for destination in served:
+        _pace(destination, writer)
+    dispatcher = Dispatcher([Lane(pipeline, destination) for destination in served])
+    writer.on_commit = dispatcher.wake
+    return Service(settings, ledger, writer, pipeline, dispatcher, sources(settings))
+
+
+def _pace(destination: Destination, writer: Writer) -> None:
+    """Let every call of a destination wait for its place in the published limit."""
+    pace = destination.pace(destination.settings)
+    if pace is None:
+        return
+
+    async def gate() -> None:
+        wait = await writer.do(lambda ledger: ledger.take_pace(destination.name, pace.interval, pace.burst))
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+    destination.client.gate = gate
