@@ -36,17 +36,19 @@ def due(ledger: Ledger, disk: Mapping[str, str]) -> dict[str, str]:
     for row in ledger.engine.rows("load_destinations"):
         if row["paused_at"] is not None and now - row["paused_at"] > LONG_PAUSE:
             found[f"paused:{row['name']}"] = (
-                f"{row['name']} has been paused since {_iso(row['paused_at'])}: {row['reason']}. Nothing is lost; it waits."
+                f"{row['name']} has been paused since {_iso(row['paused_at'])}: {row['reason']}. "
+                "Nothing is lost; it waits."
             )
     for row in ledger.engine.rows("dead_causes"):
         key = hashlib.sha256(f"{row['destination']}/{row['kind']}/{row['error']}".encode()).hexdigest()[:12]
         found[f"dead:{row['destination']}:{key}"] = (
-            f"{row['destination']} refuses a {row['kind']} for good: {row['error']}. See `crm-sync status`; after the cause "
-            f"is gone: `crm-sync replay --dead {row['destination']}`."
+            f"{row['destination']} refuses a {row['kind']} for good: {row['error']}. See `crm-sync status`; "
+            f"after the cause is gone: `crm-sync replay --dead {row['destination']}`."
         )
     if ledger.get("newest_unreadable") is not None:
         found["unreadable"] = (
-            "A webhook arrived that could not be read. It is kept; see `crm-sync status` and `crm-sync replay --unreadable`."
+            "A webhook arrived that could not be read. It is kept; see `crm-sync status` and "
+            "`crm-sync replay --unreadable`."
         )
     return found
 
@@ -70,7 +72,9 @@ def disk_alarms(folder: Path, reserve: int) -> dict[str, str]:
     free = shutil.disk_usage(folder).free
     if free >= reserve:
         return {}
-    return {"disk": f"The disk of the ledger is nearly full (under {reserve >> 20} MiB free). Soon webhooks will get 503."}
+    return {
+        "disk": f"The disk of the ledger is nearly full (under {reserve >> 20} MiB free). Soon webhooks will get 503."
+    }
 
 
 async def tell(client: Client, writer: Writer, news: list[News]) -> None:

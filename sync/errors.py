@@ -1,23 +1,23 @@
 """What can go wrong, and which outcome each branch becomes.
 
-    SyncError
-    ├── SettingsError             the program refuses to start                   exit code 2
-    ├── NotFound                  a command named something that is not there    exit code 2
-    ├── NotAuthentic              wrong or missing signature or token            401, nothing stored
-    ├── LedgerError
-    │   ├── LedgerUnavailable     disk full, read-only, locked too long          503, the source tries again
-    │   ├── LedgerInUse           another `serve` or `dispatch` owns the file    exit code 3
-    │   └── LedgerTooNew          written by a newer release                     exit code 3
-    └── DeliveryError             an attempt did not deliver
-        ├── NotForHere            this destination has no use for the subject    Ignored
-        ├── Refused               this one subject is refused                    Dead
-        ├── Gone                  its known record was deleted there             Ignored
-        ├── Busy                  this one subject, this once                    Retry
-        ├── Broken                a 500: this subject's fault, or everybody's?   Retry; Paused after 5 different subjects
-        ├── Throttled             too many calls                                 Paused until its hint
-        ├── Unreachable           down, refused, timed out before an answer      Paused with backoff
-        ├── Unauthorized          credentials, permissions, plan, quota          Paused until a person acts
-        └── AnswerLost            it may or may not have been taken              Unknown (email), else like Unreachable
+SyncError
+├── SettingsError             the program refuses to start                   exit code 2
+├── NotFound                  a command named something that is not there    exit code 2
+├── NotAuthentic              wrong or missing signature or token            401, nothing stored
+├── LedgerError
+│   ├── LedgerUnavailable     disk full, read-only, locked too long          503, the source tries again
+│   ├── LedgerInUse           another `serve` or `dispatch` owns the file    exit code 3
+│   └── LedgerTooNew          written by a newer release                     exit code 3
+└── DeliveryError             an attempt did not deliver
+    ├── NotForHere            this destination has no use for the subject    Ignored
+    ├── Refused               this one subject is refused                    Dead
+    ├── Gone                  its known record was deleted there             Ignored
+    ├── Busy                  this one subject, this once                    Retry
+    ├── Broken                a 500: this subject's fault, or everybody's?   Retry; Paused after 5 different subjects
+    ├── Throttled             too many calls                                 Paused until its hint
+    ├── Unreachable           down, refused, timed out before an answer      Paused with backoff
+    ├── Unauthorized          credentials, permissions, plan, quota          Paused until a person acts
+    └── AnswerLost            it may or may not have been taken              Unknown (email), else like Unreachable
 """
 
 

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -21,6 +22,8 @@ LONGEST_HINT = 86400.0
 
 ANSWER_LIMIT = 16 << 20
 """Bytes of an answer that are read before it is given up."""
+
+USER_AGENT = f"chat-crm-sync/{version('chat-crm-sync')}"
 
 send_by: ContextVar[float] = ContextVar("send_by", default=float("inf"))
 """No request leaves after this time (epoch seconds): an attempt late in its lease must not send."""
@@ -64,8 +67,8 @@ class Client:
 
     The pool of httpx 0.28 loses slots for good when a request is cancelled from outside or times out while waiting for
     a slot. So: one client per destination, never more requests than connections, only httpx's own timeouts, and a new
-    client after a PoolTimeout. Those timeouts are per read, so the answer is streamed under a deadline and a size limit.
-    Redirects are not followed: credentials would go with them.
+    client after a PoolTimeout. Those timeouts are per read, so the answer is streamed under a deadline and a size
+    limit. Redirects are not followed: credentials would go with them.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Client:
         self.base_url = base_url
         self.timeout = timeout
         self.gate: Gate = _no_gate
-        self._headers = dict(headers or {})
+        self._headers = {"User-Agent": USER_AGENT, **(headers or {})}
         self._connections = connections
         self._transport = transport
         self._clock = clock

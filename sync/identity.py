@@ -125,13 +125,13 @@ def fold(world: World, event: Event) -> None:
     chat = before or Chat(id=world.new_id("ch", world.now), source=event.source, chat=event.chat)
     chat = _with_news(chat, event.news, event)
     chat = replace(chat, said=_newer(chat.said, _said_by(event.visitor, event)))
-    chat = _placed(world, chat, was=before.email if before else None, by=event.visitor)
+    chat = _placed(world, chat, before, by=event.visitor)
     world.keep_chat(chat, before)
     if chat.contact is not None and event.visitor is not None:
         _tell(world, world.root(chat.contact), chat, _said_by(event.visitor, event))
 
 
-def _placed(world: World, chat: Chat, *, was: str | None, by: Visitor | None) -> Chat:
+def _placed(world: World, chat: Chat, before: Chat | None, *, by: Visitor | None) -> Chat:
     """The chat with the contact that it belongs to, after everything that its move brings about."""
     if chat.email is None:
         if chat.contact is None and by is not None:
@@ -139,17 +139,17 @@ def _placed(world: World, chat: Chat, *, was: str | None, by: Visitor | None) ->
         return chat
     key = email_key(chat.email)
     current = None if chat.contact is None else world.root(chat.contact)
-    if current is not None and was is not None and email_key(was) == key:
+    if before is not None and before.email is not None and email_key(before.email) == key:
         return chat
     owner = next(iter(world.leads_to(Identity("email", key))), None)
     if owner is not None and current is not None and owner.id == current.id:
         _promote(world, chat, current)
         return chat
-    if current is None:
+    if current is None or before is None:
         return replace(chat, contact=(owner or _new_contact(world, key)).id)
     if current.email is None:
         return _named(world, chat, current, owner, key)
-    return _moved(world, chat, current, owner or _new_contact(world, key), had_email=was is not None)
+    return _moved(world, chat, before, current, owner or _new_contact(world, key))
 
 
 def _by_phone_or_visitor(world: World, chat: Chat) -> Contact:
@@ -191,14 +191,14 @@ def _promote(world: World, chat: Chat, contact: Contact) -> None:
     _rebuild(world, contact, email=chat.email)
 
 
-def _moved(world: World, chat: Chat, current: Contact, owner: Contact, *, had_email: bool) -> Chat:
+def _moved(world: World, chat: Chat, before: Chat, current: Contact, owner: Contact) -> Chat:
     """A chat leaves one contact for another, taking along what it said."""
     moved = replace(chat, contact=owner.id)
     world.chats[(chat.source, chat.chat)] = moved
     _tell(world, owner, moved, moved.said)
     if world.chats_of(current.id):
-        _rebuild(world, current, leaving=chat)
-    if not had_email:
+        _rebuild(world, current, leaving=before)
+    if before.email is None:
         return moved
     if not world.chats_of(current.id) and current.id not in world.has_foreign_record:
         world.drop_identity(Identity("email", email_key(current.email or "")), current.id)
@@ -264,9 +264,7 @@ def _is_field(key: str) -> bool:
 def _fields(contact: Contact) -> dict[str, str]:
     """A contact's values as one flat mapping, attributes under their prefix."""
     named = {"name": contact.name, "email": contact.email, "phone": contact.phone}
-    return {k: v for k, v in named.items() if v is not None} | {
-        ATTRIBUTE + k: v for k, v in contact.attributes.items()
-    }
+    return {k: v for k, v in named.items() if v is not None} | {ATTRIBUTE + k: v for k, v in contact.attributes.items()}
 
 
 def _with_fields(contact: Contact, fields: Mapping[str, str], clocks: Mapping[str, str]) -> Contact:
@@ -348,7 +346,7 @@ def _latest(known: float | None, said: float | None) -> float | None:
 
 
 def _merged(known: tuple[Message, ...], said: tuple[Message, ...], received_at: float) -> tuple[Message, ...]:
-    """The transcript with new messages in their place; a message without a time of its own came when it was received."""
+    """The transcript with new messages in their place; one without a time of its own came when it was received."""
     ids = {message.id for message in known}
     new = [replace(m, at=received_at) if m.at is None else m for m in said if m.id not in ids]
     if not new:

@@ -96,9 +96,9 @@ class ChatNews:
 class Event:
     """What a webhook says happened. Immutable; `(source, key)` is unique.
 
-    `name` is the vendor's own word for it (`CHAT_ON_START`); `chat` carries its family (`v1:172`); `payload` is the body
-    as text, or `base64:…` where it was not clean UTF-8. `flags` are short sentences about what had to be cleaned or
-    left out. An event with `error` is unreadable: kept raw, with the reason, and says nothing else.
+    `name` is the vendor's own word for it (`CHAT_ON_START`); `chat` carries its family (`v1:172`); `payload` is the
+    body as text, or `base64:…` where it was not clean UTF-8. `flags` are short sentences about what had to be cleaned
+    or left out. An event with `error` is unreadable: kept raw, with the reason, and says nothing else.
     """
 
     id: str
@@ -194,9 +194,9 @@ class Receipt:
 class Owed(Generic[T]):
     """A claimed delivery with everything an adapter needs to carry it out.
 
-    `delivery` is stable over all attempts: use it as idempotency key and trace id. `claim` is 1 on the very first claim;
-    `claimed_before_at` is when the claim before this one was made. `intended` says that an earlier claim had announced
-    that it would create the record (its answer may have been lost). `is_replay` is true when no new event is behind
+    `delivery` is stable over all attempts: use it as idempotency key and trace id. `claim` is 1 on the very first
+    claim; `claimed_before_at` is when the claim before this one was made. `intended` says that an earlier claim had
+    announced that it would create the record (its answer may have been lost). `is_replay` is true when no new event is behind
     it: a record that a person deleted in the CRM is then left deleted. `contact_remote_id` is for chats: the record of
     the chat's contact at this destination.
     """

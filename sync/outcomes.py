@@ -34,7 +34,7 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not this time, for this subject alone. `blames_destination` marks a 500: five different subjects in a row pause."""
+    """Not this time, for this subject alone. `blames_destination` marks a 500: five subjects in a row make a pause."""
 
     reason: str
     status: int | None = None

@@ -77,7 +77,7 @@ class Pipeline:
             return results
         except DeliveryError as error:
             return [error for _ in claimed.owed]
-        except Exception as error:  # noqa: BLE001 - the one place: whatever an adapter raises must not stop its lane
+        except Exception as error:
             log.exception("an attempt failed unexpectedly", destination=destination.name, kind=claimed.kind)
             return [Busy(f"unexpected {type(error).__name__}") for _ in claimed.owed]
 

@@ -42,7 +42,9 @@ def delay(outcome: Outcome, *, attempts: int, waited: float, pauses: int, retry_
         case Paused(_, _, after, needs_person):
             if after is not None and not needs_person:
                 return Delay(outcome, pause_for=after + random.uniform(0, min(1.0, after * 0.1)))
-            return Delay(outcome, pause_for=max(_asked(PERSON if needs_person else OUTAGE, pauses + 1, random), after or 0))
+            return Delay(
+                outcome, pause_for=max(_asked(PERSON if needs_person else OUTAGE, pauses + 1, random), after or 0)
+            )
         case _:
             return Delay(outcome)
 

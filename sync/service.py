@@ -44,7 +44,7 @@ async def serve(
     host: str,
     port: int,
     dispatch: bool = True,
-    announce: Callable[[str, str | None], None] = lambda url, sandbox: None,
+    announce: Callable[[str, str | None], None] = lambda _url, _sandbox: None,
 ) -> None:
     """Take webhooks and, unless told otherwise, serve the lanes, until SIGTERM or SIGINT.
 
@@ -161,9 +161,7 @@ async def _housekeeping(service: Service, settings: Settings, webhooks: Webhooks
             await client.aclose()
 
 
-async def _round(
-    service: Service, settings: Settings, webhooks: Webhooks, folder: Path, client: Client | None
-) -> None:
+async def _round(service: Service, settings: Settings, webhooks: Webhooks, folder: Path, client: Client | None) -> None:
     disk = disk_alarms(folder, settings.disk_reserve)
     try:
         await _count_rejected(service, webhooks)
@@ -179,7 +177,7 @@ async def _count_rejected(service: Service, webhooks: Webhooks) -> None:
     counted = dict(webhooks.rejected - webhooks.counted)
     if not counted:
         return
-    await service.writer.do(lambda ledger: [ledger.count(name, n) for name, n in counted.items()])
+    await service.writer.do(lambda ledger: ledger.count(counted))
     webhooks.counted.update(counted)
 
 
@@ -189,7 +187,6 @@ async def _signal() -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     await stop.wait()
-
 
 
 async def sandbox_only(

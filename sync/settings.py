@@ -36,7 +36,7 @@ def load(settings: type[AnySettings]) -> AnySettings:
             return settings()
         if not Path(directory).is_dir():
             raise SettingsError(f"SYNC_SECRETS_DIR names no folder: {directory}")
-        return settings(_secrets_dir=directory)
+        return settings(_secrets_dir=directory)  # type: ignore[call-arg]
     except ValidationError as error:
         findings = "; ".join(
             f"{variable_of(settings, str(found['loc'][0]))}: {_plain(found)}" if found["loc"] else _plain(found)

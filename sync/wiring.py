@@ -27,8 +27,8 @@ from sync.models import Kind
 from sync.pipeline import Pipeline
 from sync.secret import digest, key_beside
 from sync.settings import FromEnvironment, Settings, load
-from sync.sources.acquire import Acquire
-from sync.sources.base import Source
+from sync.sources.acquire import Acquire, AcquireSettings
+from sync.sources.base import Digest, Source
 
 VENDORS: tuple[type[Destination], ...] = (HubSpot, Webhook)
 """Every destination there is. A new one is its file, and its name here."""
@@ -100,15 +100,14 @@ def secret_key(settings: Settings) -> bytes:
 
 def sources(settings: Settings) -> dict[str, Source]:
     """The configured sources by name."""
-    known: dict[str, type[Acquire]] = {Acquire.name: Acquire}
+    known: dict[str, Callable[[Digest], Source]] = {
+        Acquire.name: lambda keyed: Acquire(load(AcquireSettings), digest=keyed, phone_region=settings.phone_region)
+    }
     for name in settings.sources:
         if name not in known:
             raise SettingsError(f"SYNC_SOURCES names {name!r}, which is none of {', '.join(known)}")
     keyed = digest(secret_key(settings))
-    return {
-        name: known[name](load(known[name].Settings), digest=keyed, phone_region=settings.phone_region)
-        for name in settings.sources
-    }
+    return {name: known[name](keyed) for name in settings.sources}
 
 
 def connect(

@@ -66,9 +66,10 @@ class Ledger:
         """End the leases of a process that is no more. Only for the one owner of this ledger, before it claims."""
         return self.engine.run("shorten_leases", grace=grace)
 
-    def count(self, name: str, n: int) -> None:
-        """Add to a counter that all processes share."""
-        self.engine.run("count", name=name, n=n)
+    def count(self, counted: Mapping[str, int]) -> None:
+        """Add to counters that all processes share."""
+        for name, n in counted.items():
+            self.engine.run("count", name=name, n=n)
 
     def prove_writable(self) -> None:
         """Write and commit something that means nothing. Raises LedgerUnavailable."""

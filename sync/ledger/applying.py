@@ -161,7 +161,12 @@ def _write(engine: Engine, world: World) -> None:
             engine.run(query, rows=[{**identity._asdict(), "contact": contact} for identity, contact in sorted(pairs)])
     if world.joins:
         rows = [
-            {"loser": j.loser, "winner": j.winner, "state": "possible" if j.is_possible else "joined", "reason": j.reason}
+            {
+                "loser": j.loser,
+                "winner": j.winner,
+                "state": "possible" if j.is_possible else "joined",
+                "reason": j.reason,
+            }
             for j in {(j.loser, j.winner): j for j in world.joins}.values()
         ]
         engine.run("insert_joins", rows=rows)

@@ -53,9 +53,7 @@ def claim(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]], l
     return Claimed(kinds[0][0], wake_at=_next_due(engine, destination, kinds), pauses=lane.pauses)
 
 
-def _claimed(
-    engine: Engine, destination: str, kind: Kind, limit: int, lease: float, culprit: str | None
-) -> list[Any]:
+def _claimed(engine: Engine, destination: str, kind: Kind, limit: int, lease: float, culprit: str | None) -> list[Any]:
     """Rows claimed; as a probe preferably another one than that which closed the lane."""
     asked = {"destination": destination, "kind": kind, "limit": limit, "lease": lease}
     rows = engine.rows("claim", except_=culprit or "", **asked)

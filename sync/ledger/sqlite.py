@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3
+from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]
 
 from sync.errors import LedgerError, LedgerInUse, LedgerTooNew, LedgerUnavailable
 from sync.ledger.queries import SQLITE, migrations, queries
@@ -123,7 +123,9 @@ class SqliteEngine:
         """
         known = migrations(SQLITE)
         with self.transaction():
-            self.connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, at REAL NOT NULL)")
+            self.connection.execute(
+                "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, at REAL NOT NULL)"
+            )
             done = self._schema()
             if done > known[-1][0]:
                 raise LedgerTooNew(

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import time
-
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +39,9 @@ class Health:
         if time.monotonic() - self._checked[0] > self.fresh_for:
             self._checked = (time.monotonic(), await self.findings())
         findings = self._checked[1]
-        return JSONResponse({"status": "ready" if not findings else "not ready", "findings": findings}, 503 if findings else 200)
+        return JSONResponse(
+            {"status": "ready" if not findings else "not ready", "findings": findings}, 503 if findings else 200
+        )
 
     async def findings(self) -> list[str]:
         """What keeps the service from doing its work, a sentence each."""

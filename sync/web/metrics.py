@@ -36,9 +36,11 @@ class LedgerCollector(Collector):
             self._deliveries,
         )
         yield _filled(GaugeMetricFamily("crm_sync_paused", "1: paused", labels=["destination"]), self._paused)
-        rejected = [((name.removeprefix("rejected_"),), float(n)) for name, n in self._rejected.items()]
+        rejected: list[Sample] = [((name.removeprefix("rejected_"),), float(n)) for name, n in self._rejected.items()]
         yield _filled(
-            CounterMetricFamily("crm_sync_rejected", "Requests not stored, by status, by this process", labels=["status"]),
+            CounterMetricFamily(
+                "crm_sync_rejected", "Requests not stored, by status, by this process", labels=["status"]
+            ),
             rejected,
         )
 

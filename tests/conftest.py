@@ -1,0 +1,22 @@
+"""What every test may rely on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No test sees the settings of whoever runs it: neither variables nor a `.env` file."""
+    for name in list(os.environ):
+        if name.startswith(("SYNC_", "ACQUIRE_", "HUBSPOT_", "WEBHOOK_", "SANDBOX_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    yield

@@ -1,0 +1,447 @@
+"""What the ledger can do, on a real file."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sync.errors import LedgerInUse, LedgerTooNew, LedgerUnavailable
+from sync.ledger import Ledger, Settlement
+from sync.ledger.owing import QUIET
+from sync.ledger.rows import chat_of, contact_of
+from sync.ledger.settling import Claimed
+from sync.ledger.sqlite import SqliteEngine
+from sync.models import Event, EventType, Kind, Message, Receipt, State
+from sync.outcomes import Dead, Delivered, Ignored, Outcome, Paused, Retry
+from tests.people import NOON, Clock, event, open_ledger
+from tests.test_identity import picture, statements
+
+ADA, BOB = "ada@example.com", "bob@example.com"
+BOTH = [(Kind.CONTACT, 100), (Kind.CHAT, 100)]
+LEASE = 60.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    opened = open_ledger(tmp_path, clock)
+    yield opened
+    opened.engine.close()
+
+
+def apply(ledger: Ledger, *events: Event) -> list[str]:
+    with ledger.transaction():
+        return [applied.status for applied in ledger.apply(events)]
+
+
+def claim(ledger: Ledger, kinds: list[tuple[Kind, int]] = BOTH) -> Claimed:
+    with ledger.transaction():
+        return ledger.claim("crm", kinds, LEASE)
+
+
+def settle(ledger: Ledger, claimed: Claimed, outcome: Outcome, **given: float | bool) -> None:
+    with ledger.transaction():
+        ledger.settle([Settlement(o.delivery, o.claim, o.version, outcome, **given) for o in claimed.owed])  # type: ignore[arg-type]
+
+
+def deliver(ledger: Ledger, remote_id: str = "r1", *, ours: bool = True) -> Claimed:
+    claimed = claim(ledger)
+    settle(ledger, claimed, Delivered(Receipt(remote_id, ours)))
+    return claimed
+
+
+def deliveries(ledger: Ledger) -> list[dict[str, object]]:
+    rows = ledger.engine.connection.execute("SELECT * FROM deliveries ORDER BY id")  # type: ignore[attr-defined]
+    return [dict(row) for row in rows]
+
+
+def contacts(ledger: Ledger) -> list[dict[str, object]]:
+    return [dict(row) for row in ledger.engine.rows("find_contacts", like="%", exact="", limit=100)]
+
+
+def test_an_event_is_stored_once_however_often_it_comes(ledger: Ledger) -> None:
+    first = event(email=ADA, key="k")
+
+    assert apply(ledger, first, event(email=ADA, key="k")) == ["accepted", "duplicate"]
+    assert apply(ledger, event(email=ADA, key="k")) == ["duplicate"]
+    assert [(r["state"], r["n"], r["copies"]) for r in ledger.engine.rows("event_states")] == [("applied", 1, 2)]
+
+
+def test_a_duplicate_is_answered_with_the_id_of_the_first(ledger: Ledger) -> None:
+    first = event(email=ADA, key="k")
+    apply(ledger, first)
+
+    with ledger.transaction():
+        (again,) = ledger.apply([event(email=ADA, key="k")])
+
+    assert again.event == first.id
+
+
+def test_a_contact_is_owed_to_every_destination_that_takes_contacts(tmp_path: Path) -> None:
+    takers = {"crm": frozenset({Kind.CONTACT}), "list": frozenset({Kind.CONTACT}), "log": frozenset({Kind.CHAT})}
+    ledger = open_ledger(tmp_path, takers=takers)
+
+    apply(ledger, event(email=ADA))
+
+    assert sorted(str(d["destination"]) for d in deliveries(ledger)) == ["crm", "list"]
+    ledger.engine.close()
+
+
+def test_ten_events_about_one_person_make_one_delivery_in_the_newest_version(ledger: Ledger) -> None:
+    apply(ledger, *[event(f"v1:{i}", ADA, name=f"Ada {i}", at=i) for i in range(10)])
+
+    (owed,) = claim(ledger).owed
+    assert owed.subject.name == "Ada 9"  # type: ignore[union-attr]
+
+
+def test_nothing_is_claimed_twice(ledger: Ledger) -> None:
+    apply(ledger, event(email=ADA))
+
+    assert len(claim(ledger).owed) == 1
+    assert claim(ledger).owed == ()
+
+
+def test_a_claim_that_never_settles_is_claimable_again_after_its_lease(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event(email=ADA))
+    (first,) = claim(ledger).owed
+
+    clock.sleep(LEASE + 1)
+    (second,) = claim(ledger).owed
+
+    assert (first.claim, second.claim, second.claimed_before_at) == (1, 2, NOON)
+
+
+def test_a_lease_left_over_from_a_clock_that_jumped_holds_nothing(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event(email=ADA))
+    clock.sleep(86400)
+    claim(ledger)
+
+    clock.sleep(-86400)
+
+    assert len(claim(ledger).owed) == 1
+
+
+def test_a_late_settle_is_fenced_and_the_subject_goes_once_more(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event(email=ADA))
+    slow = claim(ledger)
+    clock.sleep(LEASE + 1)
+    quick = claim(ledger)
+    settle(ledger, quick, Delivered(Receipt("r1", ours=True)))
+
+    settle(ledger, slow, Dead("refused"))
+
+    (row,) = deliveries(ledger)
+    assert (row["state"], row["remote_id"], row["due_at"]) == ("pending", "r1", clock.now)
+
+
+def test_a_change_while_the_call_is_under_way_is_owed_again(ledger: Ledger) -> None:
+    apply(ledger, event(email=ADA, name="Ada"))
+    under_way = claim(ledger)
+    apply(ledger, event(email=ADA, name="Ada Lovelace", at=5))
+
+    settle(ledger, under_way, Delivered(Receipt("r1", ours=True)))
+
+    (owed,) = claim(ledger).owed
+    assert (owed.subject.name, owed.remote_id) == ("Ada Lovelace", "r1")  # type: ignore[union-attr]
+
+
+def test_owing_what_is_pending_touches_neither_due_time_nor_lease(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event(email=ADA, name="Ada"))
+    settle(ledger, claim(ledger), Retry("locked"), retry_in=100.0)
+    before = deliveries(ledger)[0]
+    clock.sleep(10)
+
+    apply(ledger, event(email=ADA, name="Ada L", at=5))
+
+    after = deliveries(ledger)[0]
+    assert (after["due_at"], after["attempts"], after["owed_at"]) == (before["due_at"], 1, before["owed_at"])
+    assert after["wanted"] == 2
+
+
+@pytest.mark.parametrize("outcome", [Delivered(Receipt("r1", ours=True)), Ignored("no"), Dead("no")], ids=str)
+def test_a_new_version_revives_what_was_settled_and_an_old_one_does_not(ledger: Ledger, outcome: Outcome) -> None:
+    apply(ledger, event(email=ADA, name="Ada"))
+    settle(ledger, claim(ledger), outcome)
+
+    apply(ledger, event("v1:2", ADA, name="Ada"))
+    assert claim(ledger).owed == ()
+
+    apply(ledger, event("v1:3", ADA, name="Ada L", at=9))
+    (owed,) = claim(ledger).owed
+    assert owed.attempts == 0
+
+
+def test_a_person_whom_nobody_can_reach_is_ignored_until_more_is_said(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", name="Somebody"))
+    (row,) = deliveries(ledger)
+    assert (row["state"], row["error"]) == ("ignored", "no way to reach this person")
+
+    apply(ledger, event("v1:1", phone="+12025550100", at=5))
+
+    assert len(claim(ledger).owed) == 1
+
+
+def test_a_chat_waits_for_its_contact_and_follows_at_once(ledger: Ledger) -> None:
+    apply(ledger, event(email=ADA), event(type=EventType.CLOSE, closed=True, silent=True, at=5))
+    claimed = claim(ledger)
+    assert claimed.kind is Kind.CONTACT
+    assert claim(ledger).owed == ()
+
+    settle(ledger, claimed, Delivered(Receipt("r7", ours=True)))
+
+    (chat,) = claim(ledger).owed
+    assert chat.contact_remote_id == "r7"
+
+
+def test_a_chat_is_ignored_where_its_contact_is_dead_and_revived_with_it(ledger: Ledger) -> None:
+    apply(ledger, event(email=ADA), event(type=EventType.CLOSE, closed=True, silent=True, at=5))
+    settle(ledger, claim(ledger), Dead("refused"))
+    chat = next(d for d in deliveries(ledger) if d["kind"] == "chat")
+    assert (chat["state"], chat["error"]) == ("ignored", "its contact is dead there")
+
+    apply(ledger, event("v1:1", ADA, name="Ada", at=9))
+    deliver(ledger)
+
+    assert claim(ledger).kind is Kind.CHAT
+
+
+def test_a_chat_that_nobody_closed_is_owed_when_it_has_been_quiet(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event(email=ADA))
+    deliver(ledger)
+    message = Message("m1", "visitor", "Hi", NOON)
+    apply(ledger, event(type=EventType.MESSAGE, messages=(message,), silent=True))
+    assert claim(ledger).owed == ()
+
+    clock.sleep(QUIET - 60)
+    later = Message("m2", "visitor", "Still there?", clock.now)
+    apply(ledger, event(type=EventType.MESSAGE, messages=(later,), silent=True, at=QUIET - 60))
+    clock.sleep(120)
+    assert claim(ledger).owed == ()
+
+    clock.sleep(QUIET)
+    assert claim(ledger).kind is Kind.CHAT
+
+
+def test_a_paused_destination_hands_out_nothing_then_one_probe(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, *[event(f"v1:{i}", f"p{i}@example.com") for i in range(5)])
+    settle(ledger, claim(ledger, [(Kind.CONTACT, 1)]), Paused("down"), pause_for=30.0)
+    waiting = claim(ledger)
+    assert (waiting.owed, waiting.wake_at) == ((), NOON + 30)
+
+    clock.sleep(31)
+    probe = claim(ledger)
+    assert (len(probe.owed), probe.is_probe) == (1, True)
+    assert claim(ledger).owed == ()
+
+    settle(ledger, probe, Delivered(Receipt("r1", ours=True)), is_probe=True)
+    assert len(claim(ledger).owed) == 4
+
+
+def test_the_probe_is_another_subject_than_the_one_that_closed_the_lane(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event("v1:1", ADA), event("v1:2", BOB))
+    culprit = claim(ledger, [(Kind.CONTACT, 1)])
+    settle(ledger, culprit, Paused("down"), pause_for=30.0)
+    clock.sleep(31)
+
+    probe = claim(ledger)
+
+    assert probe.owed[0].delivery != culprit.owed[0].delivery
+
+
+def test_where_there_is_no_other_the_culprit_probes(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event("v1:1", ADA))
+    culprit = claim(ledger)
+    settle(ledger, culprit, Paused("down"), pause_for=30.0)
+    clock.sleep(31)
+
+    assert claim(ledger).owed[0].delivery == culprit.owed[0].delivery
+
+
+def test_a_corrected_email_updates_the_record_that_the_typo_made(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", "ada@exmaple.com", name="Ada"))
+    deliver(ledger, "r1")
+
+    apply(ledger, event("v1:1", ADA, at=9))
+
+    (owed,) = claim(ledger).owed
+    assert (owed.subject.email, owed.remote_id, owed.ours) == (ADA, "r1", True)  # type: ignore[union-attr]
+
+
+def test_a_record_that_we_adopted_is_not_inherited(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", BOB, name="Ada"))
+    deliver(ledger, "r1", ours=False)
+
+    apply(ledger, event("v1:1", ADA, at=9))
+
+    (owed,) = claim(ledger).owed
+    assert (owed.subject.email, owed.remote_id) == (ADA, None)  # type: ignore[union-attr]
+    assert [dict(r)["state"] for r in ledger.engine.rows("joins_of", limit=9)] == ["possible"]
+
+
+def test_a_late_receipt_of_a_joined_contact_goes_to_the_winner_who_waited(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", "ada@exmaple.com", name="Ada"))
+    under_way = claim(ledger)
+    apply(ledger, event("v1:1", ADA, at=9))
+    assert claim(ledger).owed == ()
+
+    settle(ledger, under_way, Delivered(Receipt("r1", ours=True)))
+
+    winner = next(d for d in deliveries(ledger) if d["state"] == "pending")
+    assert winner["remote_id"] == "r1"
+
+
+def test_two_records_of_one_person_are_strays_for_a_person_to_merge(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", ADA), event("v1:2", phone="+12025550100"))
+    first = claim(ledger)
+    with ledger.transaction():
+        ledger.settle(
+            [
+                Settlement(o.delivery, o.claim, o.version, Delivered(Receipt(f"r{i}", ours=True)))
+                for i, o in enumerate(first.owed)
+            ]
+        )
+
+    apply(ledger, event("v1:2", ADA, at=9))
+
+    assert len(ledger.engine.rows("list_strays", limit=9)) == 1
+    assert len(contacts(ledger)) == 1
+
+
+def test_a_claimed_delivery_knows_that_its_record_may_have_been_created(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event(email=ADA))
+    (owed,) = claim(ledger).owed
+    with ledger.transaction():
+        ledger.intend([owed.delivery])
+    clock.sleep(LEASE + 1)
+
+    assert claim(ledger).owed[0].intended is True
+
+
+def test_failures_are_kept_for_the_operator_and_deliveries_are_not(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", ADA))
+    settle(ledger, claim(ledger), Retry("locked", 423))
+
+    (failure,) = ledger.engine.rows("newest_failures", limit=9)
+    assert (failure["outcome"], failure["status"], failure["error"]) == ("retry", 423, "locked")
+
+
+def test_an_event_that_cannot_be_applied_is_kept_as_unreadable(ledger: Ledger) -> None:
+    with ledger.transaction():
+        applied = ledger.apply_poison(event(email=ADA), ZeroDivisionError("boom"))
+
+    assert applied.status == "unreadable"
+    (row,) = ledger.engine.rows("newest_unreadable")
+    assert row["error"] == "could not be applied (ZeroDivisionError)"
+
+
+def test_the_pace_hands_out_one_place_after_the_other(ledger: Ledger) -> None:
+    with ledger.transaction():
+        waits = [ledger.take_pace("crm", interval=0.1, burst=0.2) for _ in range(5)]
+
+    assert waits == pytest.approx([0, 0, 0, 0.1, 0.2], abs=1e-5)
+
+
+def test_a_pace_left_over_from_a_clock_that_jumped_is_forgotten(ledger: Ledger, clock: Clock) -> None:
+    clock.sleep(86400)
+    with ledger.transaction():
+        ledger.take_pace("crm", interval=0.1, burst=0.0)
+
+    clock.sleep(-86400)
+    with ledger.transaction():
+        assert ledger.take_pace("crm", interval=0.1, burst=0.0) == 0.0
+
+
+def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
+    with pytest.raises(ZeroDivisionError), ledger.transaction():
+        ledger.apply([event(email=ADA)])
+        raise ZeroDivisionError
+
+    assert contacts(ledger) == []
+
+
+def test_the_files_are_private(ledger: Ledger, tmp_path: Path) -> None:
+    apply(ledger, event(email=ADA))
+
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("ledger*")}
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_second_server_of_one_file_is_refused(ledger: Ledger, tmp_path: Path, clock: Clock) -> None:
+    ledger.engine.own()
+    second = SqliteEngine(tmp_path / "ledger.sqlite3", clock=clock)
+
+    with pytest.raises(LedgerInUse, match="already serves"):
+        second.own()
+    second.close()
+
+
+def test_a_ledger_of_a_newer_release_is_refused(ledger: Ledger) -> None:
+    ledger.engine.connection.execute("INSERT INTO migrations VALUES (9999, 0)")  # type: ignore[attr-defined]
+
+    with pytest.raises(LedgerTooNew, match="newer release"):
+        ledger.engine.migrate()
+
+
+def test_migrating_twice_is_harmless(ledger: Ledger) -> None:
+    assert ledger.engine.migrate() == ledger.engine.schema
+
+
+def test_a_folder_that_is_not_there_is_said_in_a_sentence(tmp_path: Path, clock: Clock) -> None:
+    with pytest.raises(LedgerUnavailable, match="cannot open the ledger"):
+        SqliteEngine(tmp_path / "nowhere" / "ledger.sqlite3", clock=clock)
+
+
+def test_commits_are_on_disk_when_they_return(ledger: Ledger) -> None:
+    (mode,) = ledger.engine.connection.execute("PRAGMA synchronous").fetchone()  # type: ignore[attr-defined]
+    (journal,) = ledger.engine.connection.execute("PRAGMA journal_mode").fetchone()  # type: ignore[attr-defined]
+
+    assert (mode, journal) == (2, "wal")
+
+
+def test_the_views_show_plain_words_and_iso_times(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", ADA, name="Ada"))
+
+    (person,) = ledger.engine.connection.execute("SELECT name, email, created FROM people").fetchall()  # type: ignore[attr-defined]
+    assert tuple(person) == ("Ada", ADA, "2026-09-21T14:13:20Z")
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(statements, min_size=1, max_size=5), min_size=1, max_size=5))
+def test_groups_of_any_size_give_what_one_by_one_gives(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[list[Event]]
+) -> None:
+    ledger = open_ledger(tmp_path_factory.mktemp("ledger"))
+    for group in groups:
+        apply(ledger, *group)
+
+    assert picture_of(ledger) == picture([event for group in groups for event in group])
+    ledger.engine.close()
+
+
+def picture_of(ledger: Ledger) -> dict[str, object]:
+    """The same picture as `picture` draws, from what stands in the tables."""
+    connection = ledger.engine.connection  # type: ignore[attr-defined]
+    chats = {c.chat: c for c in map(chat_of, connection.execute("SELECT * FROM chats")) if c.email is not None}
+    people = {p.id: p for p in map(contact_of, connection.execute("SELECT * FROM contacts"))}
+    roots = {chat: people[c.contact or ""] for chat, c in chats.items()}
+    for chat, person in roots.items():
+        while person.joined is not None:
+            person = people[person.joined]
+        roots[chat] = person
+    return {
+        chat: (sorted(o for o in chats if roots[o].id == person.id), person.email, person.name)
+        for chat, person in roots.items()
+    }
+
+
+def test_every_state_has_a_word(ledger: Ledger) -> None:
+    (sql,) = ledger.engine.connection.execute("SELECT sql FROM sqlite_master WHERE name = 'deliveries'").fetchone()  # type: ignore[attr-defined]
+
+    assert all(f"'{state}'" in sql for state in State)
