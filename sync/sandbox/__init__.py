@@ -1,0 +1,1 @@
+"""The imitation CRM: HubSpot-shaped, on its own loopback port, with its own file."""
