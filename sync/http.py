@@ -68,7 +68,8 @@ class Client:
     The pool of httpx 0.28 loses slots for good when a request is cancelled from outside or times out while waiting for
     a slot. So: one client per destination, never more requests than connections, only httpx's own timeouts, and a new
     client after a PoolTimeout. Those timeouts are per read, so the answer is streamed under a deadline and a size
-    limit. Redirects are not followed: credentials would go with them.
+    limit. Redirects are not followed: credentials would go with them. `blip` is how many seconds a refused connection
+    is tried again at once; anything longer is for the ledger to remember.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Client:
         timeout: float = 20.0,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
+        blip: float = 1.0,
     ) -> None:
         self.base_url = base_url
         self.timeout = timeout
@@ -88,6 +90,7 @@ class Client:
         self._connections = connections
         self._transport = transport
         self._clock = clock
+        self._blip = blip
         self._slots = asyncio.Semaphore(connections)
         self._client = self._build()
 
@@ -137,7 +140,7 @@ class Client:
                     retry=retry_if_exception_type((httpx.ConnectError, httpx.RemoteProtocolError))
                     if method in ("GET", "PUT")
                     else retry_if_exception_type(httpx.ConnectError),
-                    stop=stop_after_delay(1.0),
+                    stop=stop_after_delay(self._blip),
                     wait=wait_random(0.05, 0.2),
                     reraise=True,
                 ):

@@ -1,0 +1,240 @@
+"""How contacts get into HubSpot: read who is there, create those who are not, update the others.
+
+A hundred new contacts are two calls. Three rules shape the rest:
+
+- A record that somebody else made is only filled where it is empty (see `mapping.changes`).
+- Before anything is created the intent is committed, so that a lost answer does not make the record a stranger's.
+- Every contact has its own result, whatever becomes of its batch.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from sync.destinations.base import Intend, Result
+from sync.destinations.hubspot.answers import Exists, NotThere, Rejected, Unmentioned
+from sync.destinations.hubspot.api import CONTACTS, Api, Written
+from sync.destinations.hubspot.mapping import Record, Write, changes, properties_of
+from sync.destinations.hubspot.places import Again, Places, Verdict, held_up, vanished
+from sync.destinations.hubspot.settings import HubSpotSettings
+from sync.errors import Busy, DeliveryError, NotForHere, Refused, Unauthorized
+from sync.models import Contact, Owed, Receipt
+
+SEARCH_LAG = 60.0
+"""Seconds after which a created record is certain to be found by a search."""
+
+CLOCK_SKEW = 300.0
+ROUNDS = 3
+
+
+class Contacts:
+    """The contacts of one account."""
+
+    def __init__(self, api: Api, settings: HubSpotSettings, clock: Callable[[], float]) -> None:
+        self._api = api
+        self._settings = settings
+        self._clock = clock
+        self._names = settings.names
+        self._uid = settings.uid_property
+        self._places = Places(api, settings)
+
+    async def upsert(self, owed: Sequence[Owed[Contact]], intend: Intend) -> list[Result]:
+        """Deliver up to a hundred contacts. One result each, in the same order."""
+        verdicts: dict[str, Verdict] = self._screened(owed)
+        waiting = [one for one in owed if one.delivery not in verdicts]
+        for attempt in range(ROUNDS):
+            verdicts |= held_up(waiting, verdicts) or await self._round(waiting, intend, reread=attempt > 0)
+            waiting = [again.owed for again in verdicts.values() if isinstance(again, Again)]
+        return [_settled(verdicts[one.delivery]) for one in owed]
+
+    def _screened(self, owed: Sequence[Owed[Contact]]) -> dict[str, Verdict]:
+        verdicts: dict[str, Verdict] = {}
+        emails: set[str] = set()
+        for one in owed:
+            email = (one.subject.email or "").lower()
+            if not email and not (one.subject.phone and "phone" in self._names):
+                verdicts[one.delivery] = NotForHere("no way to reach this person")
+            elif email and email in emails:
+                verdicts[one.delivery] = Busy("another contact of this call has the same email")
+            emails.add(email)
+        return verdicts
+
+    async def _round(self, owed: Sequence[Owed[Contact]], intend: Intend, *, reread: bool) -> dict[str, Verdict]:
+        places, verdicts = await self._places.of(owed, reread=reread)
+        found = [(one, place) for one in owed if (place := places.get(one.delivery)) is not None]
+        new = [one for one in owed if one.delivery in places and places[one.delivery] is None]
+        steps = (
+            ([one for one in new if one.subject.email or self._uid], self._created),
+            ([one for one in new if not (one.subject.email or self._uid)], self._created_once),
+        )
+        for group, step in steps:
+            verdicts |= held_up(group, verdicts) or await step(group, intend)
+        return verdicts | (held_up([one for one, _ in found], verdicts) or await self._updated(found))
+
+    # Those who are not
+
+    async def _created(self, owed: Sequence[Owed[Contact]], intend: Intend) -> dict[str, Verdict]:
+        """Upsert by email, or by our uid where there is none: both may be sent again."""
+        if not owed:
+            return {}
+        await intend([one.delivery for one in owed])
+        writes = {one.delivery: self._creation(one) for one in owed}
+        answers = await self._written("upsert", list(writes.values()))
+        return {one.delivery: self._creation_verdict(one, answers[one.delivery]) for one in owed}
+
+    def _creation(self, one: Owed[Contact]) -> Write:
+        properties = self._first_properties(one.subject)
+        key = "email" if one.subject.email else str(self._uid)
+        return Write(one.delivery, properties.pop(key), properties, key)
+
+    def _first_properties(self, contact: Contact) -> dict[str, str]:
+        uid = {self._uid: contact.uid} if self._uid else {}
+        email = {"email": contact.email} if contact.email else {}
+        return {**self._settings.create_fields, **properties_of(contact, self._names), **email, **uid}
+
+    def _creation_verdict(self, one: Owed[Contact], answer: Written | DeliveryError) -> Verdict:
+        match answer:
+            case Written():
+                # Not new after all: somebody created it between our read and this. From now on it is only filled.
+                return Receipt(answer.id, ours=answer.is_new or one.intended)
+            case Exists():
+                return Again(replace(one, remote_id=answer.remote_id, ours=one.intended))
+            case NotThere():
+                return Unauthorized("HubSpot does not know the address (404): check the base URL", status=answer.status)
+        return answer
+
+    async def _created_once(self, owed: Sequence[Owed[Contact]], intend: Intend) -> dict[str, Verdict]:
+        """With a phone only and no property for our uid: a create that must not be sent twice."""
+        verdicts: dict[str, Verdict] = {}
+        for one in owed:
+            if blocked := held_up([one], verdicts):
+                verdicts |= blocked
+                continue
+            try:
+                verdicts[one.delivery] = await self._found_or_created(one, intend)
+            except DeliveryError as error:
+                verdicts[one.delivery] = error
+        return verdicts
+
+    async def _found_or_created(self, one: Owed[Contact], intend: Intend) -> Verdict:
+        # Nothing is created without a committed intent; so only after one can there be a record to look for.
+        if one.intended and (record := await self._lost(one)):
+            return Again(replace(one, remote_id=record.id, ours=True))
+        await intend([one.delivery])
+        properties = self._first_properties(one.subject)
+        try:
+            return await self._create(properties)
+        except Exists as error:
+            return Again(replace(one, remote_id=error.remote_id, ours=one.intended))
+        except Rejected as error:
+            kept = {name: value for name, value in properties.items() if name not in error.properties}
+            if len(kept) == len(properties) or self._names["phone"] not in kept:
+                return self._told(error, properties)
+            return await self._create(kept)
+
+    async def _create(self, properties: Mapping[str, str]) -> Receipt:
+        body = await self._api.ask("POST", CONTACTS, {"properties": properties})
+        if not isinstance(body.get("id"), str):
+            raise Busy("HubSpot did not say the id of what it made")
+        return Receipt(body["id"], ours=True)
+
+    async def _lost(self, one: Owed[Contact]) -> Record | None:
+        """The record that an earlier claim created without hearing of it: made since, and without an email."""
+        wait_for_index(one.claimed_before_at, self._clock())
+        phone = self._names["phone"]
+        found = await self._api.search(CONTACTS, phone, str(one.subject.phone), self._places.properties, "createdate")
+        since = one.subject.created_at - CLOCK_SKEW
+        ours = [record for record in found if not record.emails and _created_at(record) >= since]
+        return min(ours, key=_created_at, default=None)
+
+    # Those who are
+
+    async def _updated(self, found: Sequence[tuple[Owed[Contact], Record]]) -> dict[str, Verdict]:
+        verdicts: dict[str, Verdict] = {}
+        writes: dict[str, tuple[Owed[Contact], Write]] = {}
+        taken: set[str] = set()
+        for one, record in found:
+            new = self._changes(one, record)
+            if record.id in taken:
+                verdicts[one.delivery] = Busy("another contact of this call has the same record")
+            elif new:
+                writes[one.delivery] = (one, Write(one.delivery, record.id, new))
+            else:
+                verdicts[one.delivery] = Receipt(record.id, self._is_ours(one, record))
+            taken.add(record.id)
+        answers = await self._written("update", [write for _, write in writes.values()])
+        records = {one.delivery: record for one, record in found}
+        return verdicts | {
+            key: self._update_verdict(one, records[key], answers[key]) for key, (one, _) in writes.items()
+        }
+
+    def _changes(self, one: Owed[Contact], record: Record) -> dict[str, str]:
+        is_ours = self._is_ours(one, record)
+        mode = self._settings.overwrite
+        may_overwrite = mode == "always" or (mode == "ours" and is_ours)
+        return changes(properties_of(one.subject, self._names), record, may_overwrite=may_overwrite, is_ours=is_ours)
+
+    def _is_ours(self, one: Owed[Contact], record: Record) -> bool:
+        """Whether we created it, by the ledger, else by our uid on the record, else by an earlier claim's intent."""
+        uid = (record.properties or {}).get(self._uid or "")
+        if one.ours or uid == one.subject.uid:
+            return True
+        return one.remote_id is None and one.intended and not uid
+
+    def _update_verdict(self, one: Owed[Contact], record: Record, answer: Written | DeliveryError) -> Verdict:
+        match answer:
+            case Written():
+                return Receipt(answer.id, self._is_ours(one, record))
+            case NotThere():
+                return vanished(one)
+            case Exists() if answer.remote_id != record.id:
+                # The email decides who somebody is: this person has another record, and it is not ours.
+                return Again(replace(one, remote_id=answer.remote_id, ours=False, intended=False))
+            case Unmentioned() if record.properties is None:
+                return Again(one)
+        return answer
+
+    # Both
+
+    async def _written(self, action: str, writes: Sequence[Write]) -> dict[str, Written | DeliveryError]:
+        """Write; what HubSpot refuses for the sake of a property it names is written once more without it."""
+        answers = await self._api.write(action, writes)
+        again: list[Write] = []
+        for write in writes:
+            answer = answers[write.trace]
+            if isinstance(answer, Rejected) and answer.properties & write.properties.keys():
+                again.append(write.without(answer.properties))
+        empty = [write for write in again if action == "update" and not write.properties]
+        answers |= {write.trace: Written(write.id, is_new=False) for write in empty}
+        answers |= await self._api.write(action, [write for write in again if write not in empty])
+        sent = {write.trace: {*write.properties, str(write.id_property)} for write in writes}
+        return {
+            trace: self._told(answer, sent[trace]) if isinstance(answer, Rejected) else answer
+            for trace, answer in answers.items()
+        }
+
+    def _told(self, error: Rejected, sent: Iterable[str]) -> Refused:
+        named = sorted(error.properties & set(sent))
+        reason = f"{error.reason} at {', '.join(named)}" if named else error.reason
+        field = self._settings.fields_by_property.get(named[0]) if named else None
+        return Refused(reason, status=error.status, field=field)
+
+
+def wait_for_index(claimed_before_at: float | None, now: float) -> None:
+    """Raise Busy if it is too soon after the claim before this one to search for what that one created.
+
+    It asks for the whole lag, not for what is left of it: this claim is the "claim before" of the next.
+    """
+    if claimed_before_at is not None and now < claimed_before_at + SEARCH_LAG:
+        raise Busy("an earlier answer was lost; waiting until a search can find what it made", after=SEARCH_LAG)
+
+
+def _created_at(record: Record) -> float:
+    try:
+        return datetime.fromisoformat((record.properties or {})["createdate"]).timestamp()
+    except (KeyError, ValueError):
+        return float("inf")
+
+
+def _settled(verdict: Verdict) -> Result:
+    return Busy("its record changed each time we looked") if isinstance(verdict, Again) else verdict

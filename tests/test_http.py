@@ -1,0 +1,289 @@
+"""The one place that makes HTTP calls: limits, deadlines, wait hints, and what a status means."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from sync import http
+from sync.errors import (
+    Broken,
+    Busy,
+    Refused,
+    Throttled,
+    Unauthorized,
+    Unreachable,
+)
+from sync.http import LONGEST_HINT, Answer, Client, error_of, send_by, wait_hint
+
+NOW = 1_750_000_000.25
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def answer(status: int = 429, body: bytes = b"", **headers: str) -> Answer:
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def dated(seconds: float) -> str:
+    return format_datetime(datetime.fromtimestamp(NOW + seconds, UTC), usegmt=True)
+
+
+SEVEN_FORMS = {
+    "seconds": (answer(retry_after="30"), 30),
+    "date": (answer(retry_after=dated(29.75)), 29.75),
+    "brevo": (answer(x_sib_ratelimit_reset="12"), 12),
+    "unix": (answer(x_ratelimit_reset=str(int(NOW) + 9)), 8.75),
+    "delta": (answer(ratelimit_reset="4.5"), 4.5),
+    "hubspot": (answer(x_hubspot_ratelimit_interval_milliseconds="10000"), 10),
+    "mailgun": (answer(body=b"limit exceeded, try again after Sun, 15 Jun 2025 15:08:00 UTC"), 79.75),
+    "none": (answer(), None),
+}
+
+
+@pytest.mark.parametrize(("given", "seconds"), SEVEN_FORMS.values(), ids=SEVEN_FORMS)
+def test_a_wait_hint_is_read_in_each_of_its_forms(given: Answer, seconds: float | None) -> None:
+    assert wait_hint(given, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        answer(retry_after="9" * 30),
+        answer(retry_after=dated(10 * 86400)),
+        answer(x_sib_ratelimit_reset="999999"),
+        answer(x_ratelimit_reset="9999999999999"),
+    ],
+)
+def test_no_wait_hint_is_believed_beyond_a_day(given: Answer) -> None:
+    assert wait_hint(given, NOW) == LONGEST_HINT
+
+
+@pytest.mark.parametrize("given", [answer(retry_after=dated(-60)), answer(x_ratelimit_reset=str(int(NOW) - 60))])
+def test_a_moment_that_is_past_means_now(given: Answer) -> None:
+    assert wait_hint(given, NOW) == 0
+
+
+@pytest.mark.parametrize("nonsense", ["", "soon", "-5", "1e9", "NaN", "Mon, 99 Foo 2025 99:99:99 GMT"])
+def test_nonsense_is_no_hint_and_hides_no_other(nonsense: str) -> None:
+    assert wait_hint(answer(retry_after=nonsense), NOW) is None
+    assert wait_hint(answer(retry_after=nonsense, ratelimit_reset="7"), NOW) == 7
+
+
+def test_hubspots_interval_is_a_hint_only_when_it_throttles() -> None:
+    assert wait_hint(answer(503, x_hubspot_ratelimit_interval_milliseconds="10000"), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, Refused) for status in (400, 404, 405, 410, 413, 415, 422, 451)),
+        *((status, Unauthorized) for status in (401, 402, 403)),
+        (429, Throttled),
+        *((status, Busy) for status in (408, 409, 423, 425)),
+        *((status, Broken) for status in (500, 501, 505, 507, 511)),
+        *((status, Unreachable) for status in (502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527, 530)),
+        *((status, Broken) for status in (200, 204, 301, 302, 307)),
+    ],
+)
+def test_a_status_says_whose_fault_it_is(status: int, kind: type) -> None:
+    error = error_of(answer(status), NOW)
+
+    assert type(error) is kind
+    assert error.status == status
+
+
+@pytest.mark.parametrize("status", [401, 409, 429, 500, 503])
+def test_a_wait_hint_goes_with_the_error(status: int) -> None:
+    error = error_of(answer(status, retry_after="5"), NOW, reason="said so")
+
+    assert getattr(error, "after", None) == 5
+    assert error.reason == "said so"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[" * 100_000, b"\xff\xfe"])
+def test_a_body_that_is_not_json_is_none(body: bytes) -> None:
+    assert Answer(200, {}, body).json() is None
+
+
+class Chunks(httpx.AsyncByteStream):
+    def __init__(self, *chunks: bytes, pause: float = 0.0) -> None:
+        self.chunks, self.pause, self.read = chunks, pause, 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self.chunks:
+            await asyncio.sleep(self.pause)
+            self.read += 1
+            yield chunk
+
+
+def client(handler: Any, **settings: Any) -> Client:
+    return Client("https://api.example.com", transport=httpx.MockTransport(handler), clock=lambda: NOW, **settings)
+
+
+async def test_an_answer_that_is_too_large_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "ANSWER_LIMIT", 10)
+    stream = Chunks(*[b"123456"] * 5)
+
+    with pytest.raises(Unreachable, match="too large"):
+        await client(lambda request: httpx.Response(200, stream=stream)).call("GET", "/")
+
+    assert stream.read == 2
+
+
+async def test_an_answer_that_comes_drop_by_drop_is_given_up() -> None:
+    stream = Chunks(*[b"."] * 50, pause=0.01)
+
+    with pytest.raises(Unreachable, match="too slowly"):
+        await client(lambda request: httpx.Response(200, stream=stream), timeout=0.05).call("GET", "/")
+
+    assert stream.read < 50
+
+
+async def test_an_answer_is_given_whole_with_lower_case_headers() -> None:
+    there = client(lambda request: httpx.Response(418, headers={"X-Tea": "Pot"}, text="short"))
+
+    found = await there.call("POST", "/brew", json={"a": 1})
+
+    assert (found.status, found.headers["x-tea"], found.text, found.is_success) == (418, "Pot", "short", False)
+
+
+async def test_a_redirect_is_an_answer_and_not_followed() -> None:
+    seen: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.host)
+        return httpx.Response(307, headers={"Location": "https://evil.example.com/"})
+
+    found = await client(handler, headers={"Authorization": "Bearer secret"}).call("POST", "/")
+
+    assert found.status == 307
+    assert seen == ["api.example.com"]
+
+
+async def test_nothing_leaves_after_the_time_to_send_by() -> None:
+    sent: list[httpx.Request] = []
+    token = send_by.set(NOW - 0.01)
+    try:
+        with pytest.raises(Busy, match="too late"):
+            await client(sent.append).call("GET", "/")
+    finally:
+        send_by.reset(token)
+
+    assert sent == []
+
+
+async def test_a_call_waits_at_the_gate() -> None:
+    order: list[str] = []
+
+    async def gate() -> None:
+        order.append("gate")
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        order.append("call")
+        return httpx.Response(200)
+
+    there = client(handler)
+    there.gate = gate
+    await there.call("GET", "/")
+
+    assert order == ["gate", "call"]
+
+
+async def test_the_time_to_send_by_is_looked_at_after_the_gate() -> None:
+    token = send_by.set(NOW + 1)
+    now = [NOW]
+
+    async def gate() -> None:
+        now[0] += 2
+
+    def answering(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200)
+
+    there = Client("https://api.example.com", transport=httpx.MockTransport(answering), clock=lambda: now[0])
+    there.gate = gate
+    try:
+        with pytest.raises(Busy):
+            await there.call("GET", "/")
+    finally:
+        send_by.reset(token)
+
+
+class Failing(httpx.AsyncBaseTransport):
+    """Fails as often as told, then answers."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+        self.closed = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return httpx.Response(200)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_a_full_pool_gets_the_client_replaced() -> None:
+    wire = Failing(httpx.PoolTimeout("full"))
+    there = Client("https://api.example.com", transport=wire)
+    before = there._client
+
+    with pytest.raises(Unreachable, match="no free connection"):
+        await there.call("GET", "/")
+
+    assert there._client is not before
+    assert before.is_closed
+    assert (await there.call("GET", "/")).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_connection_that_blips_is_tried_again(method: str) -> None:
+    wire = Failing(httpx.ConnectError("blip"))
+
+    assert (await Client("https://api.example.com", transport=wire).call(method, "/")).status == 200
+    assert wire.calls == 2
+
+
+async def test_what_may_have_been_taken_is_not_sent_again() -> None:
+    wire = Failing(httpx.RemoteProtocolError("cut off"))
+
+    with pytest.raises(Unreachable, match="RemoteProtocolError"):
+        await Client("https://api.example.com", transport=wire).call("POST", "/")
+
+    assert wire.calls == 1
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout("x"), httpx.ConnectTimeout("x"), httpx.ReadError("x")])
+async def test_no_answer_is_unreachable(error: httpx.HTTPError) -> None:
+    with pytest.raises(Unreachable) as raised:
+        await Client("https://api.example.com", transport=Failing(error)).call("GET", "/")
+
+    assert raised.value.__cause__ is error
+
+
+async def test_never_more_calls_at_once_than_connections() -> None:
+    running, most = 0, 0
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+        return httpx.Response(200)
+
+    there = client(handler, connections=2)
+    await asyncio.gather(*(there.call("GET", "/") for _ in range(7)))
+
+    assert most == 2
