@@ -38,7 +38,7 @@ class Lane:
     @property
     def lease(self) -> float:
         """Seconds a claim holds: twice the longest attempt, which is a read and a write."""
-        return 4 * self.destination.client.longest_call
+        return 2 * 2 * self.destination.client.longest_call
 
     @property
     def limits(self) -> list[tuple[Kind, int]]:

@@ -20,6 +20,8 @@ SyncError
     └── AnswerLost            it may or may not have been taken              Unknown (email), else like Unreachable
 """
 
+from typing import ClassVar
+
 
 class SyncError(Exception):
     """Anything that this project raises on purpose. Its text is one sentence for a person."""
@@ -79,7 +81,13 @@ class Gone(DeliveryError):
 
 
 class Waiting(DeliveryError):
-    """An attempt that may go on only later. `after` is the number of seconds the destination asked for, if it did."""
+    """An attempt that may go on only later. `after` is the number of seconds the destination asked for, if it did.
+
+    `may_have_landed` says whether it can have taken effect all the same: then a record that it announced to create is
+    known to be ours when it is found later.
+    """
+
+    may_have_landed: ClassVar[bool] = False
 
     def __init__(self, reason: str, *, status: int | None = None, after: float | None = None) -> None:
         super().__init__(reason, status=status)
@@ -93,6 +101,8 @@ class Busy(Waiting):
 class Broken(Waiting):
     """The destination failed inside (500). Whether this subject or the whole destination is broken shows in numbers."""
 
+    may_have_landed = True
+
 
 class Throttled(Waiting):
     """Too many calls (429, or a 400 or 403 that means it)."""
@@ -101,6 +111,8 @@ class Throttled(Waiting):
 class Unreachable(Waiting):
     """No answer: refused, reset, timed out, or a gateway said so (502, 503, 504). An upsert may be sent again."""
 
+    may_have_landed = True
+
 
 class Unauthorized(Waiting):
     """Credentials, permissions, plan or quota (401, 402, 403): a person has to act."""
@@ -108,3 +120,5 @@ class Unauthorized(Waiting):
 
 class AnswerLost(Waiting):
     """The request was sent whole and no answer came. Only for what cannot be sent twice (a mail)."""
+
+    may_have_landed = True

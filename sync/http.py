@@ -78,7 +78,7 @@ class Client:
         *,
         headers: Mapping[str, str] | None = None,
         connections: int = 8,
-        timeout: float = 20.0,
+        timeout: float = 10.0,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
         blip: float = 1.0,
@@ -96,8 +96,9 @@ class Client:
 
     @property
     def longest_call(self) -> float:
-        """Seconds after which a call has certainly ended: connect, write, and the deadline for the answer."""
-        return self.timeout * 2 + 2
+        """Seconds after which a call has certainly ended, whatever the other side does."""
+        # For a slot, to connect, to write, for the headers, for the body, and one read more that passes its deadline.
+        return self.timeout * 6 + self._blip
 
     def _build(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -135,6 +136,7 @@ class Client:
             request = self._client.build_request(
                 method, path, json=json, params=params, content=content, headers=headers
             )
+            used = self._client
             try:
                 async for attempt in AsyncRetrying(
                     retry=retry_if_exception_type((httpx.ConnectError, httpx.RemoteProtocolError))
@@ -147,8 +149,9 @@ class Client:
                     with attempt:
                         return await self._answer(request)
             except httpx.PoolTimeout as error:
-                broken, self._client = self._client, self._build()
-                await broken.aclose()
+                if self._client is used:
+                    self._client = self._build()
+                    await used.aclose()
                 raise Unreachable("no free connection") from error
             except httpx.TimeoutException as error:
                 raise Unreachable(f"timed out ({type(error).__name__})") from error

@@ -184,10 +184,15 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the destination answered when it took a subject: its own id, and whether WE created that record."""
+    """What the destination answered when it took a subject: its own id, and whether WE created that record.
+
+    `left_behind` is the record that we knew before, where the person turned out to have another one as well: two
+    records of one person, for somebody to merge over there.
+    """
 
     remote_id: str
     ours: bool
+    left_behind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +201,9 @@ class Owed(Generic[T]):
 
     `delivery` is stable over all attempts: use it as idempotency key and trace id. `claim` is 1 on the very first
     claim; `claimed_before_at` is when the claim before this one was made. `intended` says that an earlier claim had
-    announced that it would create the record (its answer may have been lost). `is_replay` is true when no new event is behind
-    it: a record that a person deleted in the CRM is then left deleted. `contact_remote_id` is for chats: the record of
-    the chat's contact at this destination.
+    announced that it would create the record (its answer may have been lost). `is_replay` is true when no new event
+    is behind it: a record that a person deleted in the CRM is then left deleted. `contact_remote_id` is for chats: the
+    record of the chat's contact at this destination.
     """
 
     delivery: str

@@ -40,6 +40,7 @@ class Retry:
     status: int | None = None
     after: float | None = None
     blames_destination: bool = False
+    may_have_landed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Paused:
     status: int | None = None
     after: float | None = None
     needs_person: bool = False
+    may_have_landed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,11 @@ def outcome_of(result: Receipt | DeliveryError) -> Outcome:
         case Busy():
             return Retry(result.reason, result.status, result.after)
         case Broken():
-            return Retry(result.reason, result.status, result.after, blames_destination=True)
-        case Throttled() | Unreachable():
+            return Retry(result.reason, result.status, result.after, blames_destination=True, may_have_landed=True)
+        case Throttled():
             return Paused(result.reason, result.status, result.after)
+        case Unreachable():
+            return Paused(result.reason, result.status, result.after, may_have_landed=True)
         case Unauthorized():
             return Paused(result.reason, result.status, result.after, needs_person=True)
         case AnswerLost():

@@ -116,7 +116,7 @@ class DestinationSettings(FromEnvironment):
 
     base_url: str
     connections: int = Field(8, ge=1, le=100)
-    timeout: float = Field(20.0, gt=0, le=300)
+    timeout: float = Field(10.0, gt=0, le=300)
 
     @field_validator("base_url")
     @classmethod

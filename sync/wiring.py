@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -116,6 +116,7 @@ def connect(
     *,
     clock: Clock = time.time,
     transport: httpx.AsyncBaseTransport | None = None,
+    blip: float = 1.0,
 ) -> Destination:
     """One destination with its HTTP client."""
     vendor = vendor_of(name)
@@ -126,6 +127,7 @@ def connect(
         timeout=given.timeout,
         transport=transport,
         clock=clock,
+        blip=blip,
     )
     return vendor(name, given, client, clock=clock)
 
@@ -154,18 +156,19 @@ def build(
     *,
     clock: Clock = time.time,
     random: Random | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Service:
     """Put a service together on an open ledger. Inside a running event loop."""
     writer = Writer(ledger)
     pipeline = Pipeline(writer, clock, new_id, random or Random(), settings.retry_for)  # noqa: S311 - jitter, no secret
     for destination in served:
-        _pace(destination, writer)
+        _pace(destination, writer, sleep)
     dispatcher = Dispatcher([Lane(pipeline, destination) for destination in served])
     writer.on_commit = dispatcher.wake
     return Service(settings, ledger, writer, pipeline, dispatcher, sources(settings))
 
 
-def _pace(destination: Destination, writer: Writer) -> None:
+def _pace(destination: Destination, writer: Writer, sleep: Callable[[float], Awaitable[None]]) -> None:
     """Let every call of a destination wait for its place in the published limit."""
     pace = destination.pace(destination.settings)
     if pace is None:
@@ -174,6 +177,6 @@ def _pace(destination: Destination, writer: Writer) -> None:
     async def gate() -> None:
         wait = await writer.do(lambda ledger: ledger.take_pace(destination.name, pace.interval, pace.burst))
         if wait > 0:
-            await asyncio.sleep(wait)
+            await sleep(wait)
 
     destination.client.gate = gate

@@ -59,7 +59,7 @@ class Destination(ABC):
         """The headers that every call carries, credentials included."""
 
     @classmethod
-    def pace(cls, settings: Any) -> Pace | None:
+    def pace(cls, settings: Any) -> Pace | None:  # noqa: ARG003 - adapters use it
         """The vendor's published limit, or None where there is none."""
         return None
 

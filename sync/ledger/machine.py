@@ -44,7 +44,7 @@ class Settlement:
     """How one attempt ended. `claim` is its fence, `version` what it carried.
 
     `retry_in` and `pause_for` are the seconds that a Retry or a pause would take; `is_probe` marks the one call that
-    may end a pause.
+    may end a pause; `had_intended` that an attempt before this one had announced to create the record.
     """
 
     delivery: str
@@ -54,6 +54,7 @@ class Settlement:
     retry_in: float = 0.0
     pause_for: float = 0.0
     is_probe: bool = False
+    had_intended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def settle(row: Delivery, settlement: Settlement, lane: Lane, now: float) -> Del
     """The row after an attempt. `lane` is the destination as it is after this attempt."""
     if row.claim != settlement.claim:
         return _late(row, now)
-    free = replace(row, lease_until=None, settled_at=now)
+    intended = settlement.had_intended or (row.intended and may_have_landed(settlement.outcome))
+    free = replace(row, lease_until=None, settled_at=now, intended=intended)
     if row.joined is not None:
         return _joined(free, settlement.outcome)
     match settlement.outcome:
@@ -104,6 +106,17 @@ def settle(row: Delivery, settlement: Settlement, lane: Lane, now: float) -> Del
             return replace(free, due_at=max(lane.paused_until or now, now), error=reason)
         case Unknown(reason):
             return replace(free, state=State.UNKNOWN, due_at=None, error=reason)
+
+
+def may_have_landed(outcome: Outcome) -> bool:
+    """Whether an attempt that did not succeed can have taken effect all the same."""
+    match outcome:
+        case Retry() | Paused():
+            return outcome.may_have_landed
+        case Unknown():
+            return True
+        case Delivered() | Ignored() | Dead():
+            return False
 
 
 def _at(row: Delivery, state: State, version: int, now: float) -> Delivery:

@@ -132,6 +132,17 @@ def _follow(engine: Engine, results: Sequence[tuple[Delivery, Settlement]]) -> N
         )
     for loser in (d for d, _ in contacts if d.joined is not None):
         _credit(engine, loser)
+    _write_strays(engine, contacts)
+
+
+def _write_strays(engine: Engine, contacts: Sequence[tuple[Delivery, Settlement]]) -> None:
+    rows = [
+        {"destination": d.destination, "contact": d.subject, "remote_id": s.outcome.receipt.left_behind}
+        for d, s in contacts
+        if isinstance(s.outcome, Delivered) and s.outcome.receipt.left_behind is not None
+    ]
+    if rows:
+        engine.run("insert_strays", rows=rows)
 
 
 def _credit(engine: Engine, loser: Delivery) -> None:

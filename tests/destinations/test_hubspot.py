@@ -212,7 +212,7 @@ async def test_a_corrected_email_that_somebody_already_has_leads_to_their_record
 
     receipt = await delivered(hubspot, owed(version=2, remote_id=typo.remote_id, ours=True))
 
-    assert receipt == Receipt(right, ours=False)
+    assert receipt == Receipt(right, ours=False, left_behind=typo.remote_id)
     assert hubspot.properties(right)["firstname"] == "Augusta"
     assert hubspot.properties(typo.remote_id)["email"] == "adda@example.com"
 
@@ -769,3 +769,9 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, variable: str
 
     with pytest.raises(SettingsError, match=variable):
         load(HubSpotSettings)
+
+
+async def test_somebody_who_left_only_a_phone_is_called_by_it(hubspot: HubSpotRig) -> None:
+    receipt = await delivered(hubspot, owed(email=None, name=None, phone="+12025550177"))
+
+    assert hubspot.properties(receipt.remote_id)["lastname"] == "+12025550177"

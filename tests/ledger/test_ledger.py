@@ -445,3 +445,11 @@ def test_every_state_has_a_word(ledger: Ledger) -> None:
     (sql,) = ledger.engine.connection.execute("SELECT sql FROM sqlite_master WHERE name = 'deliveries'").fetchone()  # type: ignore[attr-defined]
 
     assert all(f"'{state}'" in sql for state in State)
+
+
+def test_a_record_left_behind_is_listed_as_a_stray(ledger: Ledger) -> None:
+    apply(ledger, event(email=ADA))
+
+    settle(ledger, claim(ledger), Delivered(Receipt("r2", ours=False, left_behind="r1")))
+
+    assert [row["remote_id"] for row in ledger.engine.rows("list_strays", limit=9)] == ["r1"]

@@ -198,3 +198,21 @@ def test_the_winner_waits_for_the_lease_of_the_loser() -> None:
 
     assert kept is not None
     assert kept.due_at == CLAIMED.lease_until
+
+
+UNREACHABLE = Paused("timed out", may_have_landed=True)
+THROTTLED = Paused("429", 429)
+
+
+def test_an_announced_creation_is_remembered_only_where_it_can_have_happened() -> None:
+    announced = replace(CLAIMED, intended=True)
+
+    assert after(announced, UNREACHABLE, PAUSED).intended is True
+    assert after(announced, THROTTLED, PAUSED).intended is False
+    assert after(announced, Dead("refused", 400)).intended is False
+
+
+def test_an_announcement_of_an_earlier_attempt_outlives_one_that_could_not_land() -> None:
+    announced = replace(CLAIMED, intended=True)
+
+    assert after(announced, THROTTLED, PAUSED, had_intended=True).intended is True

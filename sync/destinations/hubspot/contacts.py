@@ -42,10 +42,13 @@ class Contacts:
         """Deliver up to a hundred contacts. One result each, in the same order."""
         verdicts: dict[str, Verdict] = self._screened(owed)
         waiting = [one for one in owed if one.delivery not in verdicts]
+        left: dict[str, str | None] = {}
         for attempt in range(ROUNDS):
             verdicts |= held_up(waiting, verdicts) or await self._round(waiting, intend, reread=attempt > 0)
-            waiting = [again.owed for again in verdicts.values() if isinstance(again, Again)]
-        return [_settled(verdicts[one.delivery]) for one in owed]
+            agains = [again for again in verdicts.values() if isinstance(again, Again)]
+            left |= {again.owed.delivery: again.left_behind for again in agains if again.left_behind}
+            waiting = [again.owed for again in agains]
+        return [_settled(verdicts[one.delivery], left.get(one.delivery)) for one in owed]
 
     def _screened(self, owed: Sequence[Owed[Contact]]) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
@@ -90,7 +93,8 @@ class Contacts:
     def _first_properties(self, contact: Contact) -> dict[str, str]:
         uid = {self._uid: contact.uid} if self._uid else {}
         email = {"email": contact.email} if contact.email else {}
-        return {**self._settings.create_fields, **properties_of(contact, self._names), **email, **uid}
+        said = properties_of(contact, self._names)
+        return {**self._settings.create_fields, **_called_by_phone(contact, self._names), **said, **email, **uid}
 
     def _creation_verdict(self, one: Owed[Contact], answer: Written | DeliveryError) -> Verdict:
         match answer:
@@ -189,7 +193,8 @@ class Contacts:
                 return vanished(one)
             case Exists() if answer.remote_id != record.id:
                 # The email decides who somebody is: this person has another record, and it is not ours.
-                return Again(replace(one, remote_id=answer.remote_id, ours=False, intended=False))
+                other = replace(one, remote_id=answer.remote_id, ours=False, intended=False)
+                return Again(other, left_behind=record.id)
             case Unmentioned() if record.properties is None:
                 return Again(one)
         return answer
@@ -220,6 +225,13 @@ class Contacts:
         return Refused(reason, status=error.status, field=field)
 
 
+def _called_by_phone(contact: Contact, names: Mapping[str, str]) -> dict[str, str]:
+    """A last name for somebody who said nothing but a phone: HubSpot wants an email or a name of every new contact."""
+    if contact.email or contact.name or "last_name" not in names or contact.phone is None:
+        return {}
+    return {names["last_name"]: contact.phone}
+
+
 def wait_for_index(claimed_before_at: float | None, now: float) -> None:
     """Raise Busy if it is too soon after the claim before this one to search for what that one created.
 
@@ -236,5 +248,7 @@ def _created_at(record: Record) -> float:
         return float("inf")
 
 
-def _settled(verdict: Verdict) -> Result:
-    return Busy("its record changed each time we looked") if isinstance(verdict, Again) else verdict
+def _settled(verdict: Verdict, left_behind: str | None) -> Result:
+    if isinstance(verdict, Again):
+        return Busy("its record changed each time we looked")
+    return replace(verdict, left_behind=left_behind) if isinstance(verdict, Receipt) and left_behind else verdict

@@ -14,9 +14,13 @@ from sync.models import Contact, Owed
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What we knew of this contact's record was wrong: look again, knowing this."""
+    """What we knew of this contact's record was wrong: look again, knowing this.
+
+    `left_behind` is the record that we knew, where the person turned out to have another one as well.
+    """
 
     owed: Owed[Contact]
+    left_behind: str | None = None
 
 
 Verdict = Result | Again
