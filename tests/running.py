@@ -105,10 +105,10 @@ async def running(folder: Path, *, limit: int | None = None, **settings: Any) ->
 def start(
     chat: int = 172, email: str | None = "ada@example.com", name: str | None = "Ada", **said: Any
 ) -> dict[str, Any]:
-    """A chat start as the vendor documents it."""
+    """A chat start as the vendor documents it. Ids begin at 1000: the vendor has no chat 0."""
     return {
         "data": {
-            " id": chat,
+            " id": 1000 + chat,
             "details": {"name": name, "email": email, "phone": None, "remarks": None, "meta": "_by:app", **said},
             "status": "pending",
             "date_created": "2026-09-21 14:13:00",

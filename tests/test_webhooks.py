@@ -164,7 +164,7 @@ async def test_a_poisonous_event_does_not_sink_its_group(service: Running, monke
     real = applying.fold
 
     def fold(world: Any, event: Any) -> None:
-        if event.chat == "v1:13":
+        if event.chat == "v1:1013":
             raise ZeroDivisionError("boom")
         real(world, event)
 
@@ -174,7 +174,7 @@ async def test_a_poisonous_event_does_not_sink_its_group(service: Running, monke
     assert [a.status_code for a in answers] == [200] * 10
     assert [a.json()["status"] for a in answers].count("unreadable") == 1
     (poison,) = [row for row in stored(service) if row["state"] == "unreadable"]
-    assert (poison["chat"], poison["error"]) == ("v1:13", "could not be applied (ZeroDivisionError)")
+    assert (poison["chat"], poison["error"]) == ("v1:1013", "could not be applied (ZeroDivisionError)")
 
 
 async def test_a_ledger_that_cannot_be_written_is_503_and_recovers(
