@@ -199,9 +199,9 @@ class Receipt:
 class Owed(Generic[T]):
     """A claimed delivery with everything an adapter needs to carry it out.
 
-    `delivery` is stable over all attempts: use it as idempotency key and trace id. `claim` is 1 on the very first
-    claim; `claimed_before_at` is when the claim before this one was made. `intended` says that an earlier claim had
-    announced that it would create the record (its answer may have been lost). `is_replay` is true when no new event
+    `delivery` is stable over all attempts: use it as idempotency key and trace id. `claim` is the fence, 1 on the very
+    first claim. `intended_at` is when an earlier attempt, whose answer may have been lost, announced that it would
+    create the record; the record is then ours should it be found. `is_replay` is true when no new event
     is behind it: a record that a person deleted in the CRM is then left deleted. `contact_remote_id` is for chats: the
     record of the chat's contact at this destination.
     """
@@ -211,10 +211,14 @@ class Owed(Generic[T]):
     version: int
     claim: int = 1
     attempts: int = 0
-    claimed_before_at: float | None = None
     lease_until: float = 0.0
     remote_id: str | None = None
     ours: bool = False
-    intended: bool = False
+    intended_at: float | None = None
     is_replay: bool = False
     contact_remote_id: str | None = None
+
+    @property
+    def intended(self) -> bool:
+        """Whether an attempt before this one may have created the record without hearing of it."""
+        return self.intended_at is not None

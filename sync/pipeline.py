@@ -108,7 +108,7 @@ class Pipeline:
             retry_in=decided.retry_in,
             pause_for=decided.pause_for,
             is_probe=claimed.is_probe,
-            had_intended=owed.intended,
+            intended_at=owed.intended_at,
         )
 
 

@@ -49,6 +49,7 @@ class SandboxSettings(HubSpotSettings):
     embedded: bool = True
     uid_property: str | None = "chat_crm_sync_uid"
     calls_per_10s: float = Field(190, gt=0)
+    search_lag: float = Field(1.0, ge=0)
 
     @property
     def port(self) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from importlib.resources import files
 from typing import Any
@@ -44,7 +45,7 @@ async def _hello(settings: Settings) -> None:
     finally:
         await service.aclose()
         await crm.aclose()
-    _show(applied, contact, crm.base_url)
+    _show(applied, contact, typed=email, sandbox=crm.base_url)
 
 
 async def _send(service: Client, body: bytes) -> dict[str, Any]:
@@ -91,15 +92,16 @@ async def _arrived(crm: Client, email: str) -> dict[str, Any]:
         raise NotFound(f"the sandbox CRM at {crm.base_url} does not answer: {error.reason}") from None
 
 
-def _show(applied: dict[str, Any], contact: dict[str, Any], sandbox: str) -> None:
+def _show(applied: dict[str, Any], contact: dict[str, Any], *, typed: str, sandbox: str) -> None:
     said = contact["properties"]
     name = " ".join(filter(None, (said.get("firstname"), said.get("lastname"))))
     tick = click.style("✓", fg="green") if sys.stdout.isatty() else "✓"
     click.echo(f"{tick} The chat start that Acquire documents was sent to us:  {applied['status']}, {applied['event']}")
     click.echo(f"{tick} It stands in the sandbox CRM as contact {contact['id']}:")
     click.echo(f"      name   {name}")
-    click.echo(f"      email  {said.get('email')}")
+    click.echo(f"      email  {said.get('email')}   (typed as {typed}; like HubSpot, the sandbox keeps lower case)")
     click.echo("")
+    command = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else "crm-sync"
     click.echo(f"Look at it:           {sandbox}/contacts/{contact['id']}")
-    click.echo("See what was done:    crm-sync status")
-    click.echo("Play more chats:      crm-sync simulate --chats 50")
+    click.echo(f"See what was done:    {command} status")
+    click.echo(f"Play more chats:      {command} simulate --chats 50")

@@ -30,7 +30,7 @@ class Delivery:
     due_at: float | None = None
     lease_until: float | None = None
     again: bool = False
-    intended: bool = False
+    intended_at: float | None = None
     replayed: bool = False
     remote_id: str | None = None
     ours: bool = False
@@ -44,7 +44,8 @@ class Settlement:
     """How one attempt ended. `claim` is its fence, `version` what it carried.
 
     `retry_in` and `pause_for` are the seconds that a Retry or a pause would take; `is_probe` marks the one call that
-    may end a pause; `had_intended` that an attempt before this one had announced to create the record.
+    may end a pause; `intended_at` when an attempt before this one had announced to create
+    the record.
     """
 
     delivery: str
@@ -54,7 +55,7 @@ class Settlement:
     retry_in: float = 0.0
     pause_for: float = 0.0
     is_probe: bool = False
-    had_intended: bool = False
+    intended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,13 @@ def settle(row: Delivery, settlement: Settlement, lane: Lane, now: float) -> Del
     """The row after an attempt. `lane` is the destination as it is after this attempt."""
     if row.claim != settlement.claim:
         return _late(row, now)
-    intended = settlement.had_intended or (row.intended and may_have_landed(settlement.outcome))
-    free = replace(row, lease_until=None, settled_at=now, intended=intended)
+    intended_at = row.intended_at if may_have_landed(settlement.outcome) else settlement.intended_at
+    free = replace(row, lease_until=None, settled_at=now, intended_at=intended_at)
     if row.joined is not None:
         return _joined(free, settlement.outcome)
     match settlement.outcome:
         case Delivered(receipt):
-            taken = replace(free, remote_id=receipt.remote_id, ours=receipt.ours, intended=False, error=None)
+            taken = replace(free, remote_id=receipt.remote_id, ours=receipt.ours, intended_at=None, error=None)
             return _at(taken, State.DELIVERED, settlement.version, now)
         case Ignored(reason):
             return _at(replace(free, error=reason), State.IGNORED, settlement.version, now)

@@ -122,7 +122,7 @@ def delivery_of(row: Any) -> Delivery:
         due_at=row["due_at"],
         lease_until=row["lease_until"],
         again=bool(row["again"]),
-        intended=bool(row["intended"]),
+        intended_at=row["intended_at"],
         replayed=bool(row["replayed"]),
         remote_id=row["remote_id"],
         ours=bool(row["ours"]),
@@ -135,6 +135,6 @@ def delivery_of(row: Any) -> Delivery:
 def write_deliveries(engine: Engine, deliveries: Sequence[Delivery]) -> None:
     """Write deliveries back, each only where nobody has claimed it since it was read."""
     if deliveries:
-        flags = ("again", "intended", "replayed", "ours")
+        flags = ("again", "replayed", "ours")
         rows = [{k: int(v) if k in flags else v for k, v in asdict(d).items()} for d in deliveries]
         engine.run("write_deliveries", rows=rows)

@@ -191,10 +191,10 @@ SELECT d.*, NULL AS joined FROM {rows r: id text} JOIN deliveries d ON d.subject
 -- name: write_deliveries
 -- The fence: a row that was claimed since it was read is left alone.
 UPDATE deliveries SET state = r.state, done = r.done, attempts = r.attempts, waited = r.waited, due_at = r.due_at,
-  lease_until = r.lease_until, again = r.again, intended = r.intended, remote_id = r.remote_id, ours = r.ours,
+  lease_until = r.lease_until, again = r.again, intended_at = r.intended_at, remote_id = r.remote_id, ours = r.ours,
   replayed = r.replayed, error = r.error, settled_at = r.settled_at
 FROM {rows r: id text, claim integer, state text, done integer, attempts integer, waited real, due_at real,
-  lease_until real, again integer, intended integer, remote_id text, ours integer, replayed integer, error text,
+  lease_until real, again integer, intended_at real, remote_id text, ours integer, replayed integer, error text,
   settled_at real}
 WHERE deliveries.id = r.id AND deliveries.claim = r.claim
 
@@ -211,15 +211,14 @@ ON CONFLICT (destination, remote_id) DO NOTHING
 
 -- name: claim
 -- A lease: nobody else gets these until it ends. A lease absurdly far ahead is left over from a clock that jumped.
-UPDATE deliveries SET claim = deliveries.claim + 1, claimed_before_at = deliveries.claimed_at, claimed_at = :now,
-  lease_until = :now + :lease
+UPDATE deliveries SET claim = deliveries.claim + 1, claimed_at = :now, lease_until = :now + :lease
 WHERE id {in}
   SELECT id FROM deliveries
   WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at <= :now AND id <> :except_
     AND (lease_until IS NULL OR lease_until <= :now OR lease_until > :now + 10 * :lease)
   ORDER BY due_at LIMIT :limit
 {picked}
-RETURNING id, subject, wanted, claim, claimed_before_at, lease_until, attempts, waited, replayed, intended, remote_id,
+RETURNING id, subject, wanted, claim, lease_until, attempts, waited, replayed, intended_at, remote_id,
   ours
 
 -- name: claimed_contacts
@@ -240,7 +239,7 @@ FROM {rows s: id text} JOIN chats ON chats.id = s.id
 
 -- name: intend
 -- Announce that these deliveries are about to create their record, so that a lost answer is known to be ours.
-UPDATE deliveries SET intended = 1 FROM {rows r: id text} WHERE deliveries.id = r.id
+UPDATE deliveries SET intended_at = :now FROM {rows r: id text} WHERE deliveries.id = r.id
 
 -- name: next_due
 -- When does the next delivery of a destination become due? (One whose lease lapses is found by asking again.)
@@ -278,12 +277,14 @@ WHERE destination = :destination AND state = 'dead'
 SELECT COUNT(*) AS n FROM deliveries WHERE destination = :destination AND state = 'dead'
 
 -- name: owe_again
--- Replay of events: deliver once more what these subjects are now, without a new word from the source.
+-- Replay of events: deliver once more what these subjects are now, without a new word from the source. A chat that is
+-- ignored because of its contact follows when the contact is there; a mail is never sent again.
 UPDATE deliveries SET state = 'pending', due_at = :now, owed_at = :now, attempts = 0, waited = 0, replayed = 1,
   error = NULL
 FROM {rows r: id text}
-WHERE deliveries.subject = r.id AND deliveries.state IN ('delivered', 'ignored', 'dead')
-  AND (deliveries.error IS NULL OR deliveries.error <> 'joined')
+WHERE deliveries.subject = r.id AND deliveries.kind IN ('contact', 'chat')
+  AND deliveries.state IN ('delivered', 'ignored', 'dead')
+  AND (deliveries.error IS NULL OR (deliveries.error <> 'joined' AND deliveries.error NOT LIKE 'its contact is %'))
 
 -- name: all_contacts
 -- Everybody, in pages: what a new destination is owed.
@@ -318,8 +319,7 @@ INSERT INTO marks (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPD
 SELECT state, COUNT(*) AS n, SUM(copies - 1) AS copies FROM events GROUP BY state
 
 -- name: unreadable_events
-SELECT id, source, name, chat, received_at, error, payload FROM events WHERE state = 'unreadable' AND id > :after
-ORDER BY id LIMIT :limit
+SELECT * FROM events WHERE state = 'unreadable' AND id > :after ORDER BY id LIMIT :limit
 
 -- name: newest_unreadable
 SELECT id, source, received_at, error FROM events WHERE state = 'unreadable' ORDER BY received_at DESC LIMIT 5
@@ -344,7 +344,7 @@ FROM failures f JOIN deliveries d ON d.id = f.delivery ORDER BY f.at DESC, f.id 
 
 -- name: dead_causes
 -- The different reasons for which deliveries died, each with its count and its first time.
-SELECT destination, kind, error, COUNT(*) AS n, MIN(settled_at) AS first_at FROM deliveries
+SELECT destination, kind, error, COUNT(*) AS n, MIN(settled_at) AS first_at, MAX(id) AS example FROM deliveries
 WHERE state = 'dead' GROUP BY destination, kind, error ORDER BY n DESC
 
 -- name: ignored_causes
@@ -356,8 +356,8 @@ SELECT destination, COUNT(*) AS n FROM strays GROUP BY destination
 
 -- name: find_contacts
 SELECT id, name, email, phone, version, created_at, updated_at FROM contacts
-WHERE joined IS NULL AND erased_at IS NULL AND (:like = '%' OR LOWER(COALESCE(name, '')) LIKE :like
-  OR LOWER(COALESCE(email, '')) LIKE :like OR COALESCE(phone, '') LIKE :like OR id = :exact)
+WHERE joined IS NULL AND erased_at IS NULL AND (:like = '%' OR LOWER(COALESCE(name, '')) LIKE LOWER(:like)
+  OR LOWER(COALESCE(email, '')) LIKE LOWER(:like) OR COALESCE(phone, '') LIKE :like OR id = :exact)
 ORDER BY updated_at DESC, id DESC LIMIT :limit
 
 -- name: get_event
@@ -442,3 +442,54 @@ INSERT INTO marks (name, value) VALUES ('written', :value) ON CONFLICT (name) DO
 -- before had already sent.
 UPDATE deliveries SET lease_until = :now + :grace
 WHERE state = 'pending' AND lease_until IS NOT NULL AND lease_until > :now + :grace
+
+-- name: waiting_kinds
+-- What is still owed, kind by kind. `later`: chats that are not over yet.
+SELECT destination, kind, COUNT(*) AS n, SUM(CASE WHEN ready_at > :now THEN 1 ELSE 0 END) AS later
+FROM deliveries WHERE state = 'pending' GROUP BY destination, kind
+
+-- name: failures_at
+-- The newest failures of one destination.
+SELECT f.at, f.delivery, d.kind, d.subject, f.outcome, f.status, f.error
+FROM failures f JOIN deliveries d ON d.id = f.delivery
+WHERE d.destination = :destination ORDER BY f.at DESC, f.id DESC LIMIT :limit
+
+-- name: join_states
+SELECT state, COUNT(*) AS n FROM joins GROUP BY state
+
+-- name: newest_event
+-- Ids sort by the time they were made.
+SELECT id, received_at FROM events ORDER BY id DESC LIMIT 1
+
+-- name: find_chats
+SELECT * FROM chats WHERE chat = :chat ORDER BY source
+
+-- name: contacts_with_email
+-- Also those that were joined into others: their email leads to nobody any more.
+SELECT id FROM contacts WHERE LOWER(email) = LOWER(:email) AND erased_at IS NULL ORDER BY id
+
+-- name: standings
+-- Where these contacts stand at each destination.
+SELECT d.subject, d.destination, d.state, d.remote_id FROM {rows r: id text} JOIN deliveries d ON d.subject = r.id
+WHERE d.kind = 'contact' ORDER BY d.destination
+
+-- name: joins_with
+SELECT * FROM joins WHERE loser = :contact OR winner = :contact ORDER BY at DESC
+
+-- name: strays_of
+SELECT destination, remote_id, at FROM strays WHERE contact = :contact ORDER BY at DESC
+
+-- name: undone_joins
+SELECT loser, winner FROM joins WHERE state = 'undone'
+
+-- name: drop_strays
+-- The record belongs to somebody else after all.
+DELETE FROM strays WHERE EXISTS (
+  SELECT 1 FROM {rows r: destination text, contact text, remote_id text}
+  WHERE r.destination = strays.destination AND r.contact = strays.contact AND r.remote_id = strays.remote_id
+)
+
+-- name: owed_already
+-- Which of these subjects are known to a destination: what a page of `owe` adds is the rest.
+SELECT d.subject FROM {rows r: id text} JOIN deliveries d ON d.subject = r.id
+WHERE d.destination = :destination AND d.kind = :kind

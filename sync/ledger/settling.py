@@ -84,11 +84,10 @@ def _owed(row: Any, subject: Any, chat: Any = None) -> Owed[Any]:
         version=subject.version,
         claim=row["claim"],
         attempts=row["attempts"],
-        claimed_before_at=row["claimed_before_at"],
         lease_until=row["lease_until"],
         remote_id=row["remote_id"],
         ours=bool(row["ours"]),
-        intended=bool(row["intended"]),
+        intended_at=row["intended_at"],
         is_replay=bool(row["replayed"]),
         contact_remote_id=None if chat is None else chat["contact_remote_id"],
     )

@@ -193,7 +193,7 @@ async def test_a_lost_answer_makes_no_second_record(rig: Rig) -> None:
     lost = await rig.outcome(owed())
     rig.wire.loses_answers = False
 
-    outcome = await rig.outcome(owed(claim=2, intended="delivery1" in rig.intended, claimed_before_at=NOW))
+    outcome = await rig.outcome(owed(claim=2, intended_at=NOW if "delivery1" in rig.intended else None))
 
     assert paused_by_fault(lost)
     assert isinstance(outcome, Delivered)
@@ -279,7 +279,7 @@ async def test_a_lost_answer_makes_no_second_chat(rig: Rig) -> None:
     rig.wire.loses_answers = False
     rig.clock.now += 61
 
-    outcome = await rig.logged(replace(chat, claim=2, intended="chat1" in rig.intended, claimed_before_at=NOW))
+    outcome = await rig.logged(replace(chat, claim=2, intended_at=NOW if "chat1" in rig.intended else None))
 
     assert paused_by_fault(lost)
     assert isinstance(outcome, Delivered)

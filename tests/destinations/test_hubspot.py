@@ -106,7 +106,7 @@ async def test_an_adopted_record_stays_theirs_whatever_was_once_intended(hubspot
     there = hubspot.seed(email="ada1@example.com", firstname="Augusta")
 
     receipt = await delivered(
-        hubspot, owed(version=2, phone="+442071234567", remote_id=there, ours=False, intended=True)
+        hubspot, owed(version=2, phone="+442071234567", remote_id=there, ours=False, intended_at=NOW)
     )
 
     assert receipt == Receipt(there, ours=False)
@@ -220,7 +220,7 @@ async def test_a_corrected_email_that_somebody_already_has_leads_to_their_record
 async def test_a_deleted_record_does_not_lead_to_overwriting_somebody_elses(hubspot: HubSpotRig) -> None:
     there = hubspot.seed(email="ada1@example.com", firstname="Augusta")
 
-    receipt = await delivered(hubspot, owed(remote_id="999", ours=True, intended=True))
+    receipt = await delivered(hubspot, owed(remote_id="999", ours=True, intended_at=NOW))
 
     assert receipt == Receipt(there, ours=False)
     assert hubspot.properties(there)["firstname"] == "Augusta"
@@ -250,7 +250,7 @@ async def test_a_second_email_of_a_record_leads_to_it_and_does_not_become_its_fi
 
     hubspot.wire.instead = answer
 
-    assert await delivered(hubspot, owed(intended=True)) == Receipt("7", ours=True)
+    assert await delivered(hubspot, owed(intended_at=NOW)) == Receipt("7", ours=True)
     assert [entry["properties"] for entry in sent] == [{"firstname": "Ada", "lastname": "Number1"}]
 
 
@@ -330,7 +330,7 @@ async def test_a_phone_without_email_can_be_sent_again_under_our_uid(hubspot: Hu
     rig = await with_uid(hubspot)
 
     first = await delivered(rig, only_phone())
-    second = await delivered(rig, only_phone(claim=2, intended=True, claimed_before_at=NOW))
+    second = await delivered(rig, only_phone(claim=2, intended_at=NOW))
 
     assert first == second
     assert len(rig.people()) == 1
@@ -340,7 +340,7 @@ async def test_a_lost_record_is_found_by_uid_although_its_email_has_changed(hubs
     rig = await with_uid(hubspot)
     first = await delivered(rig, owed(email="adda@example.com"))
 
-    second = await delivered(rig, owed(version=2, claim=2, intended=True))
+    second = await delivered(rig, owed(version=2, claim=2, intended_at=NOW))
 
     assert second == first
     assert [person.email for person in rig.people()] == ["ada1@example.com"]
@@ -371,12 +371,12 @@ async def test_a_lost_create_is_searched_for_once_the_index_has_it(hubspot: HubS
     hubspot.wire.loses_answers = False
 
     hubspot.clock.now += 20
-    too_soon = await failed(hubspot, only_phone(claim=2, intended=True, claimed_before_at=NOW))
+    too_soon = await failed(hubspot, only_phone(claim=2, intended_at=NOW))
     hubspot.clock.now += 60
-    found = await delivered(hubspot, only_phone(claim=3, intended=True, claimed_before_at=NOW + 20))
+    found = await delivered(hubspot, only_phone(claim=3, intended_at=NOW))
 
     assert isinstance(too_soon, Busy)
-    assert too_soon.after == 60
+    assert too_soon.after == 40
     assert found.ours
     assert len(hubspot.people()) == 1
 
@@ -387,7 +387,7 @@ async def test_somebody_elses_record_with_the_same_phone_is_not_taken_for_the_lo
     hubspot.clock.now += 10_000
     mother = hubspot.seed(phone="+442071234567", email="anne@example.com")
 
-    receipt = await delivered(hubspot, only_phone(claim=2, intended=True, claimed_before_at=NOW - 100))
+    receipt = await delivered(hubspot, only_phone(claim=2, intended_at=NOW - 100))
 
     assert receipt.remote_id not in (family, mother)
 
@@ -648,17 +648,17 @@ async def test_a_lost_note_is_not_looked_for_before_the_index_can_have_it(hubspo
     contact = await on_ada(hubspot)
 
     with pytest.raises(Busy) as raised:
-        lost = owed_chat(contact_remote_id=contact, claim=2, intended=True, claimed_before_at=NOW - 5)
+        lost = owed_chat(contact_remote_id=contact, claim=2, intended_at=NOW - 5)
         await hubspot.destination.log(lost, hubspot.intend)
 
-    assert raised.value.after == 60
+    assert raised.value.after == 55
 
 
 async def test_another_chat_of_the_same_contact_is_not_taken_for_the_lost_one(hubspot: HubSpotRig) -> None:
     contact = await on_ada(hubspot)
     other = await hubspot.destination.log(owed_chat(11, contact_remote_id=contact), hubspot.intend)
 
-    lost = owed_chat(1, contact_remote_id=contact, claim=2, intended=True, claimed_before_at=NOW - 100)
+    lost = owed_chat(1, contact_remote_id=contact, claim=2, intended_at=NOW - 100)
     receipt = await hubspot.destination.log(lost, hubspot.intend)
 
     assert receipt.remote_id != other.remote_id

@@ -55,9 +55,9 @@ def test_a_settled_delivery_is_closed_only_at_the_wanted_version(
 
 
 def test_a_receipt_is_kept() -> None:
-    row = after(replace(CLAIMED, intended=True, error="was down"), TAKEN)
+    row = after(replace(CLAIMED, intended_at=NOW, error="was down"), TAKEN)
 
-    assert (row.remote_id, row.ours, row.intended, row.error) == ("r1", True, False, None)
+    assert (row.remote_id, row.ours, row.intended_at, row.error) == ("r1", True, None, None)
 
 
 def test_a_retry_counts_the_attempt_and_waits() -> None:
@@ -205,14 +205,14 @@ THROTTLED = Paused("429", 429)
 
 
 def test_an_announced_creation_is_remembered_only_where_it_can_have_happened() -> None:
-    announced = replace(CLAIMED, intended=True)
+    announced = replace(CLAIMED, intended_at=NOW)
 
-    assert after(announced, UNREACHABLE, PAUSED).intended is True
-    assert after(announced, THROTTLED, PAUSED).intended is False
-    assert after(announced, Dead("refused", 400)).intended is False
+    assert after(announced, UNREACHABLE, PAUSED).intended_at == NOW
+    assert after(announced, THROTTLED, PAUSED).intended_at is None
+    assert after(announced, Dead("refused", 400)).intended_at is None
 
 
 def test_an_announcement_of_an_earlier_attempt_outlives_one_that_could_not_land() -> None:
-    announced = replace(CLAIMED, intended=True)
+    announced = replace(CLAIMED, intended_at=NOW)
 
-    assert after(announced, THROTTLED, PAUSED, had_intended=True).intended is True
+    assert after(announced, THROTTLED, PAUSED, intended_at=NOW - 50).intended_at == NOW - 50

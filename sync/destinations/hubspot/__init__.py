@@ -33,7 +33,7 @@ class HubSpot(Destination):
         super().__init__(name, settings, client, clock=clock)
         self._api = Api(client, clock)
         self._contacts = Contacts(self._api, settings, clock)
-        self._notes = Notes(self._api, clock)
+        self._notes = Notes(self._api, clock, search_lag=settings.search_lag)
 
     @classmethod
     def headers(cls, settings: Any) -> dict[str, str]:

@@ -20,9 +20,6 @@ from sync.destinations.hubspot.settings import HubSpotSettings
 from sync.errors import Busy, DeliveryError, NotForHere, Refused, Unauthorized
 from sync.models import Contact, Owed, Receipt
 
-SEARCH_LAG = 60.0
-"""Seconds after which a created record is certain to be found by a search."""
-
 CLOCK_SKEW = 300.0
 ROUNDS = 3
 
@@ -144,7 +141,7 @@ class Contacts:
 
     async def _lost(self, one: Owed[Contact]) -> Record | None:
         """The record that an earlier claim created without hearing of it: made since, and without an email."""
-        wait_for_index(one.claimed_before_at, self._clock())
+        wait_for_index(one.intended_at, self._clock(), self._settings.search_lag)
         phone = self._names["phone"]
         found = await self._api.search(CONTACTS, phone, str(one.subject.phone), self._places.properties, "createdate")
         since = one.subject.created_at - CLOCK_SKEW
@@ -193,7 +190,7 @@ class Contacts:
                 return vanished(one)
             case Exists() if answer.remote_id != record.id:
                 # The email decides who somebody is: this person has another record, and it is not ours.
-                other = replace(one, remote_id=answer.remote_id, ours=False, intended=False)
+                other = replace(one, remote_id=answer.remote_id, ours=False, intended_at=None)
                 return Again(other, left_behind=record.id)
             case Unmentioned() if record.properties is None:
                 return Again(one)
@@ -232,13 +229,11 @@ def _called_by_phone(contact: Contact, names: Mapping[str, str]) -> dict[str, st
     return {names["last_name"]: contact.phone}
 
 
-def wait_for_index(claimed_before_at: float | None, now: float) -> None:
-    """Raise Busy if it is too soon after the claim before this one to search for what that one created.
-
-    It asks for the whole lag, not for what is left of it: this claim is the "claim before" of the next.
-    """
-    if claimed_before_at is not None and now < claimed_before_at + SEARCH_LAG:
-        raise Busy("an earlier answer was lost; waiting until a search can find what it made", after=SEARCH_LAG)
+def wait_for_index(intended_at: float | None, now: float, lag: float) -> None:
+    """Raise Busy if it is too soon to search for what an earlier attempt may have created."""
+    if intended_at is not None and now < intended_at + lag:
+        reason = "an earlier answer was lost; waiting until a search can find what it made"
+        raise Busy(reason, after=intended_at + lag - now)
 
 
 def _created_at(record: Record) -> float:

@@ -25,9 +25,10 @@ CLIPPED = "<p>The rest of the transcript is left out: it is longer than a note m
 class Notes:
     """The notes of one account."""
 
-    def __init__(self, api: Api, clock: Callable[[], float]) -> None:
+    def __init__(self, api: Api, clock: Callable[[], float], *, search_lag: float) -> None:
         self._api = api
         self._clock = clock
+        self._search_lag = search_lag
 
     async def log(self, owed: Owed[Chat], intend: Intend) -> Receipt:
         """Write the chat's note. A note cannot be upserted, so one whose answer was lost is searched for first."""
@@ -59,7 +60,7 @@ class Notes:
         """The note that an earlier claim made without hearing of it: on the same contact, with our mark in it."""
         if not owed.intended:
             return None
-        wait_for_index(owed.claimed_before_at, self._clock())
+        wait_for_index(owed.intended_at, self._clock(), self._search_lag)
         contact, body = str(owed.contact_remote_id), "hs_note_body"
         found = await self._api.search(NOTES, "associations.contact", contact, [body], "hs_createdate")
         mark = f"{marker(owed.delivery)}<"

@@ -95,7 +95,7 @@ def vanished(one: Owed[Contact]) -> Verdict:
         return Busy("the record went away between reading and writing it")
     if one.is_replay:
         return Gone("deleted there", status=404)
-    return Again(replace(one, remote_id=None, ours=False, intended=False))
+    return Again(replace(one, remote_id=None, ours=False, intended_at=None))
 
 
 def held_up(owed: Sequence[Owed[Contact]], verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:

@@ -20,7 +20,8 @@ class HubSpotSettings(DestinationSettings):
 
     `fields` adds to the table of names or overrides it; an empty property switches a field off. `create_fields` are
     values that every record gets when we create it. `overwrite` says which records may lose a value to a visitor's
-    word: none, those that we created, or all.
+    word: none, those that we created, or all. `search_lag` is the number of seconds after which a search is certain to
+    find what was created; HubSpot documents none, and integrators have seen up to 30.
     """
 
     model_config = SettingsConfigDict(env_prefix="HUBSPOT_")
@@ -32,6 +33,7 @@ class HubSpotSettings(DestinationSettings):
     overwrite: Literal["never", "ours", "always"] = "ours"
     uid_property: str | None = None
     calls_per_10s: float = Field(100.0, gt=0)
+    search_lag: float = Field(60.0, ge=0)
 
     @property
     def names(self) -> dict[str, str]:

@@ -75,7 +75,6 @@ CREATE TABLE deliveries (
   done        INTEGER NOT NULL DEFAULT 0, -- the version that the last settled attempt carried
   claim       INTEGER NOT NULL DEFAULT 0, -- the fence: only grows
   claimed_at  DOUBLE PRECISION,           -- when the newest claim was made
-  claimed_before_at DOUBLE PRECISION,     -- and the one before it
   attempts    INTEGER NOT NULL DEFAULT 0, -- failures of this subject since it was last owed
   waited      DOUBLE PRECISION NOT NULL DEFAULT 0, -- seconds of backoff granted since then: its age
   owed_at     DOUBLE PRECISION NOT NULL,
@@ -84,7 +83,7 @@ CREATE TABLE deliveries (
   lease_until DOUBLE PRECISION,           -- NULL: nobody holds it
   again       INTEGER NOT NULL DEFAULT 0, -- 1: a late answer arrived during the claim, so send once more
   replayed    INTEGER NOT NULL DEFAULT 0, -- 1: owed by replay or resync, not by a new event
-  intended    INTEGER NOT NULL DEFAULT 0, -- 1: an attempt announced that it would create the record
+  intended_at DOUBLE PRECISION,           -- when an attempt announced that it would create the record
   remote_id   TEXT,
   ours        INTEGER NOT NULL DEFAULT 0, -- 1: we created the remote record
   error       TEXT,                       -- the reason of its state, for a person

@@ -1,0 +1,183 @@
+"""The service as real processes: started, stopped, killed (promises P1, P2, P3)."""
+
+import asyncio
+import json
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sync.simulation import conversations, expected, in_order
+from sync.simulation.playing import Endpoint, Played, play
+from tests.processes import TOKEN, Stage, get
+from tests.running import start
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.close()
+
+
+def rows(path: Path, sql: str) -> list[Any]:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def crm_contacts(stage: Stage) -> list[dict[str, str]]:
+    return [
+        json.loads(p)
+        for (p,) in rows(stage.folder / "crm.sqlite3", "SELECT properties FROM objects WHERE kind = 'contacts'")
+    ]
+
+
+def pending(stage: Stage) -> int:
+    found = rows(stage.folder / "ledger.sqlite3", "SELECT COUNT(*) FROM deliveries WHERE state = 'pending'")
+    return int(found[0][0])
+
+
+def test_sigterm_ends_it_cleanly_and_soon(stage: Stage) -> None:
+    stage.crm()
+    service = stage.serve()
+    assert get(f"{stage.url}/webhooks/acquire/{TOKEN}", method="POST", body=start())[0] == 200
+
+    began = time.monotonic()
+    service.send_signal(signal.SIGTERM)
+
+    assert service.wait(timeout=30) == 0
+    assert time.monotonic() - began < 30
+
+
+def test_a_second_server_of_the_same_ledger_is_refused_in_a_sentence(stage: Stage) -> None:
+    stage.serve()
+
+    for arguments in (("serve", "--port", "0"), ("dispatch",), ("dispatch", "--once")):
+        second = stage.command(*arguments)
+        assert second.returncode == 3
+        assert "already serves" in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+def test_a_port_in_use_is_said_in_a_sentence(stage: Stage) -> None:
+    stage.serve()
+    second = Stage(stage.folder / "second", port=stage.port)
+    second.folder.mkdir()
+
+    refused = second.command("serve")
+
+    assert refused.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{stage.port}" in refused.stderr
+
+
+WRONG_SETTINGS = {
+    "HUBSPOT_ACCESS_TOKEN": "",
+    "HUBSPOT_FIELDS": "canary-not-json",
+    "HUBSPOT_BASE_URL": "http://canary.example.com",
+    "SYNC_PORT": "canary",
+    "SYNC_DESTINATIONS": "hubspott",
+    "SYNC_LEDGER": "mysql://canary",
+    "SYNC_PHONE_REGION": "canary",
+    "SYNC_SECRET_KEY": "canary-short",
+    "ACQUIRE_URL_TOKEN": "canary-short",
+    "ACQUIRE_TIMEZONE": "canary/Nowhere",
+}
+
+
+@pytest.mark.parametrize("variable", WRONG_SETTINGS)
+def test_a_wrong_setting_is_named_and_its_value_is_not_printed(stage: Stage, variable: str) -> None:
+    stage.settings[variable] = WRONG_SETTINGS[variable]
+
+    refused = stage.command("serve")
+
+    assert refused.returncode == 2
+    assert variable in refused.stderr
+    assert "canary" not in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_without_a_secret_it_listens_to_this_machine_only(stage: Stage) -> None:
+    stage.settings["ACQUIRE_URL_TOKEN"] = ""
+
+    refused = stage.command("serve", "--host", "0.0.0.0")
+
+    assert refused.returncode == 2
+    assert "ACQUIRE_WEBHOOK_SECRET" in refused.stderr
+
+
+def test_dispatch_once_delivers_what_is_due_and_ends(stage: Stage) -> None:
+    stage.crm()
+    receiver = stage.start("serve", "--no-dispatch")
+    stage.until(lambda: get(f"{stage.url}/healthz")[0] == 200, receiver)
+    for n in range(5):
+        assert get(f"{stage.url}/webhooks/acquire/{TOKEN}", method="POST", body=start(n, f"p{n}@example.com"))[0] == 200
+    receiver.send_signal(signal.SIGTERM)
+    assert receiver.wait(timeout=30) == 0
+    assert crm_contacts(stage) == []
+
+    once = stage.command("dispatch", "--once")
+
+    assert (once.returncode, len(crm_contacts(stage))) == (0, 5)
+
+
+def test_the_log_holds_no_personal_data_and_no_secrets(stage: Stage) -> None:
+    stage.settings["SYNC_LOG_LEVEL"] = "debug"
+    stage.crm()
+    service = stage.serve()
+    body = start(1, "canary@example.com", "Canary Name", phone="+1 202 555 0123")
+    get(f"{stage.url}/webhooks/acquire/{TOKEN}", method="POST", body=body)
+    get(f"{stage.url}/webhooks/acquire/wrong-{TOKEN}", method="POST", body=body)
+    stage.until(lambda: pending(stage) == 0, service)
+    service.send_signal(signal.SIGTERM)
+    service.wait(timeout=30)
+
+    log = (stage.folder / "stderr.txt").read_text().lower()
+    assert "delivered" in log
+    assert [word for word in ("canary", "5550123", "555 0123") if word in log] == []
+
+
+async def _play(stage: Stage, seed: int, chats: int, crash: Any) -> tuple[Played, list[Any]]:
+    told = list(conversations(seed, chats=chats, now=time.time(), duplicates=0.1, repeat_visitors=0.3, zone=UTC))
+    crashing = asyncio.create_task(asyncio.to_thread(crash))
+    played = await play(in_order(told), Endpoint(stage.url, token=TOKEN), rate=400)
+    await crashing
+    return played, told
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_killed_again_and_again_it_loses_nothing_and_doubles_nobody(stage: Stage, seed: int) -> None:
+    stage.crm()
+    get(f"{stage.crm_url}/_faults", method="PUT", body={"share_429": 0.02, "share_500": 0.02, "share_502": 0.01})
+    service = [stage.serve()]
+    moments = random.Random(seed)
+
+    def crash() -> None:
+        for _ in range(4):
+            time.sleep(moments.uniform(0.3, 0.9))
+            service[-1].send_signal(signal.SIGKILL)
+            service[-1].wait(timeout=10)
+            service.append(stage.serve())
+
+    played, told = asyncio.run(_play(stage, seed, 150, crash))
+    stage.until(lambda: pending(stage) == 0, service[-1], seconds=120)
+
+    people = expected(told)
+    assert played.never == 0
+    there = Counter(contact["email"] for contact in crm_contacts(stage))
+    assert there == Counter({email.lower(): 1 for email in people})
+    by_email = {contact["email"]: contact for contact in crm_contacts(stage)}
+    wrong = {email for email, person in people.items() if by_email[email.lower()].get("phone") != person.phone}
+    assert wrong == set()
+    notes = rows(stage.folder / "crm.sqlite3", "SELECT properties FROM objects WHERE kind = 'notes'")
+    closed = rows(stage.folder / "ledger.sqlite3", "SELECT id FROM chats WHERE closed_at IS NOT NULL")
+    assert len(notes) == len(closed)
