@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -65,6 +66,15 @@ def is_loopback(host: str) -> bool:
     return host.lower() in LOOPBACK or host.startswith("127.")
 
 
+def check_address(value: str) -> None:
+    """Only https, but for this machine. Raises ValueError."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is not an http(s) address")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must be https: credentials and contacts would cross the network in the clear")
+
+
 def _comma_list(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
@@ -103,6 +113,13 @@ class Settings(FromEnvironment):
             raise ValueError("is not a two-letter country code such as US or GB")
         return value.upper()
 
+    @field_validator("alarm_url")
+    @classmethod
+    def _is_safe_to_call(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_address(value.get_secret_value())
+        return value
+
     @field_validator("secret_key")
     @classmethod
     def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
@@ -121,11 +138,5 @@ class DestinationSettings(FromEnvironment):
     @field_validator("base_url")
     @classmethod
     def _is_https_or_loopback(cls, value: str) -> str:
-        from urllib.parse import urlsplit
-
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is not an http(s) address")
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError("must be https: credentials and contacts would cross the network in the clear")
+        check_address(value)
         return value.rstrip("/")

@@ -16,6 +16,9 @@ SPREAD = ("fields", "custom_fields")
 TECHNICAL = frozenset({"id", "id_real", "type", "status", "owner", "virtual", "role", "clients", "photo", "online"})
 """What the vendor says about the connection of a person: no attributes."""
 
+ADDRESS = "ip"
+"""Another one at every visit: as an attribute it would make every chat change the contact."""
+
 PASSING = frozenset({"clients", "online", "photo", "date_updated", "dateUpdated"})
 """What changes while nothing new is said: no part of an event key."""
 
@@ -36,7 +39,7 @@ def visitor_of(
     values: dict[str, Any] = {}
     others = (pair for pair in _pairs(also) if pair[0] not in CORE)
     for key, value in chain(_spread(person), others):
-        if _says_something(value):
+        if key != ADDRESS and _says_something(value):
             values.setdefault(key, value)
     name = reading.text("name", values.pop("name", None), limit=NAME_LIMIT)
     address = reading.text("email", values.pop("email", None), limit=EMAIL_LIMIT)
