@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as UnparsableSetting
 
 from sync.errors import SettingsError
 
@@ -32,22 +33,18 @@ def variable_of(settings: type[FromEnvironment], field: str) -> str:
 def load(settings: type[AnySettings]) -> AnySettings:
     """Read one group of settings. Raises SettingsError, which names each variable and never a value."""
     directory = os.environ.get("SYNC_SECRETS_DIR") or None
+    if directory is not None and not Path(directory).is_dir():
+        raise SettingsError("SYNC_SECRETS_DIR names a folder that is not there")
     try:
-        if directory is None:
-            return settings()
-        if not Path(directory).is_dir():
-            raise SettingsError(f"SYNC_SECRETS_DIR names no folder: {directory}")
-        return settings(_secrets_dir=directory)  # type: ignore[call-arg]
+        return settings() if directory is None else settings(_secrets_dir=directory)  # type: ignore[call-arg]
     except ValidationError as error:
         findings = "; ".join(
             f"{variable_of(settings, str(found['loc'][0]))}: {_plain(found)}" if found["loc"] else _plain(found)
             for found in error.errors(include_input=False, include_url=False)
         )
         raise SettingsError(findings) from None
-    except Exception as error:
-        if type(error).__name__ == "SettingsError":  # pydantic-settings: a value that is not the JSON it should be
-            raise SettingsError(_without_value(settings, error)) from None
-        raise
+    except UnparsableSetting as error:
+        raise SettingsError(_without_value(settings, error)) from None
 
 
 def _plain(found: Any) -> str:
