@@ -16,6 +16,14 @@ COMMANDS = {
     "dispatch": "sync.cli.serving",
     "sandbox": "sync.cli.serving",
     "hello": "sync.cli.hello",
+    "simulate": "sync.cli.simulate",
+    "status": "sync.cli.looking",
+    "contacts": "sync.cli.looking",
+    "show": "sync.cli.looking",
+    "duplicates": "sync.cli.looking",
+    "replay": "sync.cli.acting",
+    "owe": "sync.cli.acting",
+    "doctor": "sync.cli.doctoring",
 }
 """Which module holds which command: each is imported only when it is used, so that `--help` is quick."""
 
@@ -24,6 +32,14 @@ SUMMARIES = {
     "dispatch": "Only deliver: the lanes without the server.",
     "sandbox": "Only run the imitation CRM.",
     "hello": "Play the documented chat start and show the contact it became.",
+    "simulate": "Play made-up chats against a running server.",
+    "status": "How everything stands, on one screen.",
+    "contacts": "Find people by name, email or phone.",
+    "show": "Everything about one contact, chat, event or delivery.",
+    "duplicates": "Who may be one person, who was joined; take joins apart.",
+    "replay": "Apply once more what is stored: dead deliveries, events.",
+    "owe": "Promise everybody to a new destination.",
+    "doctor": "Check settings, ledger, disk, clock, destinations.",
 }
 
 
@@ -56,6 +72,8 @@ class Commands(click.Group):
             _fail(error, 3)
         except BrokenPipeError:
             sys.exit(0)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 def _fail(error: SyncError, code: int) -> None:

@@ -18,6 +18,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_unreadable ON events (received_at) WHERE state = 'unreadable';
 CREATE INDEX events_chat ON events (source, chat);
+CREATE INDEX events_state ON events (state, copies);  -- counting them must not read every payload
 
 CREATE TABLE contacts (
   id         TEXT PRIMARY KEY,
