@@ -123,12 +123,13 @@ def fold(world: World, event: Event) -> None:
     place = (event.source, event.chat)
     before = world.chats.get(place)
     chat = before or Chat(id=world.new_id("ch", world.now), source=event.source, chat=event.chat)
+    said = _said_by(event.visitor, event.order)
     chat = _with_news(chat, event.news, event)
-    chat = replace(chat, said=_newer(chat.said, _said_by(event.visitor, event)))
+    chat = replace(chat, said=_newer(chat.said, said))
     chat = _placed(world, chat, before, by=event.visitor)
     world.keep_chat(chat, before)
     if chat.contact is not None and event.visitor is not None:
-        _tell(world, world.root(chat.contact), chat, _said_by(event.visitor, event))
+        _tell(world, world.root(chat.contact), chat, said)
 
 
 def _placed(world: World, chat: Chat, before: Chat | None, *, by: Visitor | None) -> Chat:
@@ -293,7 +294,7 @@ def _identities(chat: Chat) -> list[Identity]:
     return found
 
 
-def _said_by(visitor: Visitor | None, event: Event) -> dict[str, Said]:
+def _said_by(visitor: Visitor | None, order: str) -> dict[str, Said]:
     """What an event says about a person, each word with its order key."""
     if visitor is None:
         return {}
@@ -303,7 +304,7 @@ def _said_by(visitor: Visitor | None, event: Event) -> dict[str, Said]:
         "phone": visitor.phone,
         "visitor_id": visitor.visitor_id,
     } | {ATTRIBUTE + k: v for k, v in visitor.attributes.items()}
-    return {k: Said(v, event.order) for k, v in named.items() if v is not None}
+    return {k: Said(v, order) for k, v in named.items() if v is not None}
 
 
 def _newer(known: Mapping[str, Said], said: Mapping[str, Said]) -> Mapping[str, Said]:
@@ -315,7 +316,7 @@ def _with_news(chat: Chat, news: ChatNews | None, event: Event) -> Chat:
     """The chat with what an event says of its course: the same in every order of events."""
     if news is None:
         return chat
-    said = _newer(chat.said, _said_of_course(news, event))
+    said = _newer(chat.said, _said_of_course(news, event.order))
     transcript = _merged(chat.transcript, news.messages, event.received_at)
     course = {k.removeprefix("chat."): word.value for k, word in said.items() if k.startswith("chat.")}
     return replace(
@@ -332,9 +333,9 @@ def _with_news(chat: Chat, news: ChatNews | None, event: Event) -> Chat:
     )
 
 
-def _said_of_course(news: ChatNews, event: Event) -> dict[str, Said]:
+def _said_of_course(news: ChatNews, order: str) -> dict[str, Said]:
     named = {"chat.wait": news.wait, "chat.duration": news.duration, "chat.agent": news.agent}
-    return {k: Said(str(v), event.order) for k, v in named.items() if v is not None}
+    return {k: Said(str(v), order) for k, v in named.items() if v is not None}
 
 
 def _earliest(known: float | None, said: float | None) -> float | None:

@@ -1,9 +1,8 @@
 """Ids that sort by the time they were made."""
 
 import secrets
+from base64 import b32hexencode
 from collections.abc import Callable
-
-ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 NewId = Callable[[str, float], str]
 
@@ -11,4 +10,4 @@ NewId = Callable[[str, float], str]
 def new_id(prefix: str, now: float) -> str:
     """An id such as `ev_01k9…`: a prefix, 50 bits of time in milliseconds, 70 random bits. `now` is epoch seconds."""
     number = (int(now * 1000) << 70) | secrets.randbits(70)
-    return f"{prefix}_" + "".join(ALPHABET[(number >> shift) & 31] for shift in range(115, -1, -5))
+    return f"{prefix}_{b32hexencode(number.to_bytes(15, 'big')).decode().lower()}"
