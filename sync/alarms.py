@@ -61,10 +61,13 @@ def review(ledger: Ledger, disk: Mapping[str, str]) -> list[News]:
     for row in ledger.engine.rows("open_alarms"):
         if row["key"] not in holding:
             ledger.engine.run("clear_alarm", key=row["key"])
-    return [
-        News(row["key"], row["text"], row["raised_at"], is_over=row["cleared_at"] is not None)
-        for row in ledger.engine.rows("untold_alarms")
-    ]
+    untold = []
+    for row in ledger.engine.rows("untold_alarms"):
+        if row["cleared_at"] is not None and row["told_at"] is None:
+            ledger.engine.run("alarm_told", key=row["key"])  # over before anybody heard of it
+        else:
+            untold.append(News(row["key"], row["text"], row["raised_at"], is_over=row["cleared_at"] is not None))
+    return untold
 
 
 def disk_alarms(folder: Path, reserve: int) -> dict[str, str]:

@@ -118,3 +118,17 @@ async def test_an_alarm_url_that_does_not_answer_breaks_nothing(service: Running
 
     assert len(await news(service, {"disk": "nearly full"})) == 1
     await client.aclose()
+
+
+async def test_what_was_over_before_anybody_heard_of_it_is_not_told(service: Running) -> None:
+    await news(service, {"disk": "nearly full"})
+
+    assert await news(service) == []
+    assert await news(service) == []
+
+
+async def test_without_an_alarm_url_the_status_still_shows_trouble_that_comes_back(service: Running) -> None:
+    for disk in ({"disk": "nearly full"}, {}, {"disk": "nearly full"}):
+        await news(service, disk)
+
+    assert [row["key"] for row in service.ledger.engine.rows("open_alarms")] == ["disk"]

@@ -423,7 +423,7 @@ WHERE told_at IS NULL OR (cleared_at IS NOT NULL AND told_clear_at IS NULL) ORDE
 INSERT INTO alarms (key, text, raised_at) VALUES (:key, :text, :now)
 ON CONFLICT (key) DO UPDATE SET text = excluded.text, raised_at = excluded.raised_at, cleared_at = NULL, told_at = NULL,
   told_clear_at = NULL
-WHERE alarms.cleared_at IS NOT NULL AND alarms.told_clear_at IS NOT NULL
+WHERE alarms.cleared_at IS NOT NULL
 
 -- name: clear_alarm
 UPDATE alarms SET cleared_at = :now WHERE key = :key AND cleared_at IS NULL
