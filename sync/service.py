@@ -1,12 +1,14 @@
 """Runs the service: servers, lanes, housekeeping, until a signal ends it."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
+from pydantic import SecretStr
 
 from sync.alarms import disk_alarms, review, tell
 from sync.destinations.base import Destination
@@ -19,7 +21,17 @@ from sync.web.app import Health
 from sync.web.app import build as build_app
 from sync.web.server import Server
 from sync.web.webhooks import Webhooks
-from sync.wiring import SANDBOX, SandboxSettings, Service, build, destinations, ledger_file, open_ledger, sources
+from sync.wiring import (
+    SANDBOX,
+    SandboxSettings,
+    Service,
+    build,
+    connect,
+    destinations,
+    ledger_folder,
+    open_ledger,
+    sources,
+)
 
 log = structlog.get_logger("sync.service")
 
@@ -54,18 +66,19 @@ async def serve(
     async with AsyncExitStack() as stack:
         service = await _start(stack, settings, dispatch=dispatch)
         webhooks = Webhooks(service.pipeline, service.sources, settings.body_limit, settings.body_timeout)
-        folder = ledger_file(settings).resolve().parent
+        folder = ledger_folder(settings)
         health = Health(service.writer, folder, settings.disk_reserve)
         servers = [Server(build_app(webhooks, health), host, port)]
         sandbox = _sandbox(stack, settings)
         servers += [sandbox] if sandbox is not None else []
+        _tune()
         async with asyncio.TaskGroup() as group:
             for server in servers:
                 group.create_task(server.run())
             for server in servers:
                 await server.started()
             if sandbox is not None:
-                await _furnish(service)
+                await _furnish(sandbox.url)
             work = _work(service, settings, webhooks, folder, dispatch=dispatch)
             tasks = [group.create_task(each) for each in work]
             announce(servers[0].url, sandbox.url if sandbox is not None else None)
@@ -101,10 +114,17 @@ async def dispatch_once(settings: Settings) -> int:
         async with asyncio.TaskGroup() as group:
             group.create_task(sandbox.run())
             await sandbox.started()
-            await _furnish(service)
+            await _furnish(sandbox.url)
             attempts = await service.dispatcher.drain()
             sandbox.stop()
         return attempts
+
+
+def _tune() -> None:
+    """Collect garbage seldom: what a webhook leaves behind has no cycles, and a collection holds up all that wait."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _start(stack: AsyncExitStack, settings: Settings, *, dispatch: bool) -> Service:
@@ -113,8 +133,9 @@ async def _start(stack: AsyncExitStack, settings: Settings, *, dispatch: bool) -
     ledger = open_ledger(settings)
     stack.callback(ledger.engine.close)
     ledger.engine.own()
-    with ledger.transaction():
-        ledger.take_over()
+    if not ledger.engine.is_shared:
+        with ledger.transaction():
+            ledger.take_over()
     service = build(settings, ledger, served)
     stack.callback(service.writer.close)
     for destination in served:
@@ -128,27 +149,31 @@ def _sandbox(stack: AsyncExitStack, settings: Settings) -> Server | None:
     given = load(SandboxSettings)
     if not given.embedded:
         return None
-    file = Path(given.file) if given.file else ledger_file(settings).with_name("sandbox.sqlite3")
+    file = Path(given.file) if given.file else (ledger_folder(settings) or Path()) / "sandbox.sqlite3"
     store = Store(file)
     stack.callback(store.close)
     return Server(build_sandbox(store), "127.0.0.1", given.port)
 
 
-async def _furnish(service: Service) -> None:
+async def _furnish(url: str, token: str | None = None) -> None:
     """Give the sandbox the custom property that `doctor --fix` would give a real CRM."""
-    for lane in service.dispatcher.lanes:
-        if lane.destination.name == SANDBOX:
-            await lane.destination.repair()
+    given = load(SandboxSettings)
+    changed = {"base_url": url} if token is None else {"base_url": url, "access_token": SecretStr(token)}
+    destination = connect(SANDBOX, given.model_copy(update=changed))
+    try:
+        await destination.repair()
+    finally:
+        await destination.client.aclose()
 
 
 def _work(
-    service: Service, settings: Settings, webhooks: Webhooks, folder: Path, *, dispatch: bool
+    service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None, *, dispatch: bool
 ) -> list[Coroutine[object, object, None]]:
     keeping = _housekeeping(service, settings, webhooks, folder)
     return [keeping, service.dispatcher.run()] if dispatch else [keeping]
 
 
-async def _housekeeping(service: Service, settings: Settings, webhooks: Webhooks, folder: Path) -> None:
+async def _housekeeping(service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None) -> None:
     """Count what was refused, look after the alarms."""
     url = settings.alarm_url.get_secret_value() if settings.alarm_url is not None else None
     client = Client(url, timeout=10, connections=1) if url is not None else None
@@ -161,8 +186,10 @@ async def _housekeeping(service: Service, settings: Settings, webhooks: Webhooks
             await client.aclose()
 
 
-async def _round(service: Service, settings: Settings, webhooks: Webhooks, folder: Path, client: Client | None) -> None:
-    disk = disk_alarms(folder, settings.disk_reserve)
+async def _round(
+    service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None, client: Client | None
+) -> None:
+    disk = disk_alarms(folder, settings.disk_reserve) if folder is not None else {}
     try:
         await _count_rejected(service, webhooks)
         news = await service.writer.do(lambda ledger: review(ledger, disk))
@@ -195,11 +222,12 @@ async def sandbox_only(
     """Serve the imitation CRM until SIGTERM or SIGINT. `limit` is in calls per 10 seconds."""
     store = Store(file)
     app = build_sandbox(store, token=token)
-    app.state.limit.calls = limit
     server = Server(app, "127.0.0.1", port)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run())
         await server.started()
+        await _furnish(server.url, token)
+        app.state.limit.calls = limit
         announce(server.url)
         await _signal()
         server.stop()

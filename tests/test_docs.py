@@ -75,7 +75,7 @@ def test_every_command_stands_in_the_readme_and_in_the_help() -> None:
 def test_every_command_of_the_readme_exists() -> None:
     readme = (ROOT / "README.md").read_text()
 
-    assert set(re.findall(r"crm-sync ([a-z]+)", readme)) <= set(COMMANDS)
+    assert set(re.findall(r"`crm-sync ([a-z]+)", readme)) <= set(COMMANDS)
 
 
 def test_every_variable_that_a_document_names_exists() -> None:
