@@ -28,6 +28,9 @@ USER_AGENT = f"chat-crm-sync/{version('chat-crm-sync')}"
 send_by: ContextVar[float] = ContextVar("send_by", default=float("inf"))
 """No request leaves after this time (epoch seconds): an attempt late in its lease must not send."""
 
+Transport = httpx.AsyncBaseTransport
+"""What carries requests: tests put an application in the place of the network."""
+
 Gate = Callable[[], Awaitable[None]]
 """Waits until the pace allows one more call."""
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -17,7 +17,7 @@ from sync.destinations.hubspot import HubSpot, HubSpotSettings
 from sync.destinations.webhook import Webhook
 from sync.dispatcher import Dispatcher, Lane
 from sync.errors import SettingsError
-from sync.http import Client
+from sync.http import Client, Transport
 from sync.ids import new_id
 from sync.ledger import Ledger
 from sync.ledger.engine import Engine
@@ -54,7 +54,7 @@ class SandboxSettings(HubSpotSettings):
     @property
     def port(self) -> int:
         """The port that the imitation listens on."""
-        return httpx.URL(self.base_url).port or 80
+        return urlsplit(self.base_url).port or 80
 
 
 def settings_of(destination: str) -> type[FromEnvironment]:
@@ -81,13 +81,38 @@ def ledger_file(settings: Settings) -> Path:
     """The file of an SQLite ledger. Raises SettingsError for anything else."""
     prefix = "sqlite:///"
     if not settings.ledger.startswith(prefix) or settings.ledger == prefix:
-        raise SettingsError("SYNC_LEDGER must be sqlite:///FILE (four slashes for an absolute path)")
+        raise SettingsError(
+            "SYNC_LEDGER must be sqlite:///FILE (four slashes for an absolute path) or postgresql://USER@HOST/DATABASE"
+        )
     return Path(settings.ledger.removeprefix(prefix))
+
+
+def is_postgres(settings: Settings) -> bool:
+    """Whether the ledger is on a PostgreSQL server."""
+    return settings.ledger.startswith(("postgresql://", "postgres://"))
+
+
+def ledger_folder(settings: Settings) -> Path | None:
+    """The folder of the ledger's file; None where it is on a server."""
+    return None if is_postgres(settings) else ledger_file(settings).resolve().parent
+
+
+def _engine(settings: Settings, clock: Clock) -> Engine:
+    if not is_postgres(settings):
+        return SqliteEngine(ledger_file(settings), clock=clock)
+    try:
+        from sync.ledger.postgres import PostgresEngine
+    except ImportError:
+        raise SettingsError(
+            "SYNC_LEDGER names a PostgreSQL server, and its driver is not installed: "
+            "pip install 'chat-crm-sync[postgres]'"
+        ) from None
+    return PostgresEngine(settings.ledger)
 
 
 def open_ledger(settings: Settings, *, clock: Clock = time.time) -> Ledger:
     """The ledger, brought up to date. Raises LedgerError, SettingsError."""
-    engine: Engine = SqliteEngine(ledger_file(settings), clock=clock)
+    engine = _engine(settings, clock)
     engine.migrate()
     return Ledger(engine, takers(settings), new_id=new_id)
 
@@ -96,6 +121,8 @@ def secret_key(settings: Settings) -> bytes:
     """The key of all keyed hashes."""
     if settings.secret_key is not None:
         return settings.secret_key.get_secret_value().encode()
+    if is_postgres(settings):
+        raise SettingsError("SYNC_SECRET_KEY has to be set, the same on all hosts, where the ledger is on a server")
     return key_beside(ledger_file(settings))
 
 
@@ -116,7 +143,7 @@ def connect(
     given: Any,
     *,
     clock: Clock = time.time,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: Transport | None = None,
     blip: float = 1.0,
 ) -> Destination:
     """One destination with its HTTP client."""

@@ -6,6 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import Server, postgres
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A real PostgreSQL server, once for all tests."""
+    with postgres() as started:
+        yield started
+
 
 @pytest.fixture
 def anyio_backend() -> str:

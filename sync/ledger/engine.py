@@ -8,6 +8,8 @@ class Engine(Protocol):
     """A database that runs the named queries of `queries.sql`. A list among the parameters is passed as JSON rows."""
 
     name: str
+    is_shared: bool
+    """Whether several hosts may serve this ledger at once: then nobody may end another's leases."""
     now: float
     """The time of the present transaction, epoch seconds: the one clock of everything that is written in it."""
 

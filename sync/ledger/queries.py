@@ -12,8 +12,9 @@ ROWS = re.compile(r"\{(?P<parameter>\w+) (?P<alias>\w+): (?P<columns>[^}]+)\}")
 ISO = re.compile(r"\{iso (?P<column>[\w.]+)\}")
 """`{iso at}`: a time as ISO 8601 text."""
 
-WORD = re.compile(r"\{(?P<word>in|picked|locked)\}")
-"""`id {in} (…{picked})` picks rows to change; `{locked}` keeps the rows that are read until the commit."""
+WORD = re.compile(r"\{(?P<word>in|picked|locked|locked d)\}")
+"""`id {in} … {picked}` picks rows to change that nobody else picks; `{locked}` and `{locked d}` hold the rows that are
+read (those of `d` only) until the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,32 @@ def _sqlite_iso(column: str) -> str:
     return f"strftime('%Y-%m-%dT%H:%M:%SZ', {column}, 'unixepoch')"
 
 
-SQLITE = Dialect(_sqlite_rows, _sqlite_iso, {"in": "IN (", "picked": ")", "locked": ""})
+SQLITE = Dialect(_sqlite_rows, _sqlite_iso, {"in": "IN (", "picked": ")", "locked": "", "locked d": ""})
+
+
+TYPES = {"text": "text", "integer": "bigint", "real": "double precision"}
+
+
+def _postgres_rows(parameter: str, alias: str, columns: list[tuple[str, str]]) -> str:
+    typed = ", ".join(f"{name} {TYPES[kind]}" for name, kind in columns)
+    return f"json_to_recordset(:{parameter}) AS {alias} ({typed})"
+
+
+def _postgres_iso(column: str) -> str:
+    return f"to_char(to_timestamp({column}) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+
+
+POSTGRES = Dialect(
+    _postgres_rows,
+    _postgres_iso,
+    {
+        # As an array: `IN (SELECT … SKIP LOCKED)` may be planned as a join that picks more rows than its LIMIT.
+        "in": "= ANY (ARRAY (",
+        "picked": "FOR UPDATE SKIP LOCKED))",
+        "locked": "FOR UPDATE",
+        "locked d": "FOR UPDATE OF d",
+    },
+)
 
 
 @cache

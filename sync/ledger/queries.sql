@@ -182,11 +182,11 @@ WHERE deliveries.subject = chats.id AND deliveries.destination = family.destinat
 
 -- name: load_deliveries
 SELECT d.*, c.joined FROM {rows r: id text} JOIN deliveries d ON d.id = r.id
-LEFT JOIN contacts c ON d.kind = 'contact' AND c.id = d.subject {locked}
+LEFT JOIN contacts c ON d.kind = 'contact' AND c.id = d.subject {locked d}
 
 -- name: load_contact_deliveries
 -- The deliveries of these contacts: what a join has to bring together.
-SELECT d.*, NULL AS joined FROM {rows r: id text} JOIN deliveries d ON d.subject = r.id WHERE d.kind = 'contact' {locked}
+SELECT d.*, NULL AS joined FROM {rows r: id text} JOIN deliveries d ON d.subject = r.id WHERE d.kind = 'contact' {locked d}
 
 -- name: write_deliveries
 -- The fence: a row that was claimed since it was read is left alone.

@@ -28,6 +28,7 @@ class SqliteEngine:
     """A ledger in one file. Not for use by two threads at once: the writer thread, or one command, owns it."""
 
     name = "sqlite"
+    is_shared = False
 
     def __init__(self, path: str | Path, *, clock: Callable[[], float]) -> None:
         self.path = Path(path)

@@ -1,0 +1,146 @@
+"""The PostgreSQL engine: one connection, one writer at a time, the server's own clock."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from sync.errors import LedgerTooNew, LedgerUnavailable
+from sync.ledger.queries import POSTGRES, migrations, queries
+
+ONE_WRITER = 0x63726D73
+"""The advisory lock of every write transaction: one writer at a time, as on SQLite. Group commit makes it cheap, and it
+removes lost updates and deadlocks."""
+
+LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
+NOW = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now"
+
+CONNECT_TIMEOUT = 5
+"""Seconds to wait for a connection before the ledger counts as unavailable."""
+
+
+class PostgresEngine:
+    """A ledger on a PostgreSQL server that several hosts share. Not for use by two threads at once.
+
+    Statements are not prepared, so that it works through pgbouncer in transaction mode. A lost connection fails the
+    transaction at hand with LedgerUnavailable; the next one connects anew.
+    """
+
+    name = "postgresql"
+    is_shared = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.now = 0.0
+        self._queries = {name: _placeholders(sql) for name, sql in queries(POSTGRES).items()}
+        self._connection: psycopg.Connection[Any] | None = None
+        with _translated():
+            self.now = self._read_clock()
+
+    def _read_clock(self) -> float:
+        return float(self._connected().execute(NOW).fetchone()["now"])
+
+    def _connected(self) -> Any:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self.url,
+                autocommit=True,
+                row_factory=dict_row,
+                prepare_threshold=None,
+                connect_timeout=CONNECT_TIMEOUT,
+                application_name="chat-crm-sync",
+            )
+        return self._connection
+
+    @property
+    def bytes(self) -> int:
+        """The size of the database."""
+        with _translated():
+            return int(self._connected().execute("SELECT pg_database_size(current_database()) AS n").fetchone()["n"])
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection is not None and self._connection.info.transaction_status != 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One write transaction: all of it or nothing, durable when it ends. Raises LedgerUnavailable."""
+        with _translated(), self._connected().transaction():
+            self._connected().execute(LOCK)
+            self.now = self._read_clock()
+            yield
+
+    def rows(self, query: str, **parameters: Any) -> list[Any]:
+        """The rows that a named query gives. A list among the parameters is passed as JSON."""
+        return list(self._execute(query, parameters).fetchall())
+
+    def run(self, query: str, **parameters: Any) -> int:
+        """Run a named query; returns how many rows it changed. A list among the parameters is passed as JSON."""
+        return int(self._execute(query, parameters).rowcount)
+
+    def _execute(self, query: str, parameters: dict[str, Any]) -> Any:
+        given = {k: _json(v) if isinstance(v, list) else v for k, v in parameters.items()}
+        with _translated():
+            connection = self._connected()
+            if not self.in_transaction:
+                self.now = self._read_clock()
+            return connection.execute(self._queries[query], {"now": self.now, **given})
+
+    def migrate(self) -> int:
+        """Bring the schema up to date; safe when two hosts start at once. Returns its number.
+
+        Raises LedgerTooNew where a newer release wrote it.
+        """
+        known = migrations(POSTGRES)
+        with self.transaction():
+            connection = self._connected()
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, at DOUBLE PRECISION NOT NULL)"
+            )
+            done = self.schema
+            if done > known[-1][0]:
+                raise LedgerTooNew(
+                    f"the ledger has schema {done}, this release knows {known[-1][0]}: install a newer release"
+                )
+            for number, script in known:
+                if number > done:
+                    connection.execute(script)
+                    connection.execute("INSERT INTO migrations VALUES (%s, %s)", (number, self.now))
+        return known[-1][0]
+
+    @property
+    def schema(self) -> int:
+        """The number of the newest migration that was applied."""
+        with _translated():
+            row = self._connected().execute("SELECT COALESCE(MAX(number), 0) AS n FROM migrations").fetchone()
+            return int(row["n"])
+
+    def own(self) -> None:
+        """Nothing to own: any number of hosts may serve this ledger."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _json(rows: list[Any]) -> str:
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+
+
+def _placeholders(sql: str) -> str:
+    """Named parameters as psycopg writes them."""
+    return re.sub(r":([a-z_]+)\b", r"%(\1)s", sql.replace("%", "%%"))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise LedgerUnavailable(f"the ledger cannot be reached ({type(error).__name__})") from error
