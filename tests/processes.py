@@ -10,7 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 TOKEN = "canary-token-0123456789abcdef"
@@ -107,7 +109,8 @@ class Stage:
         process = self.start(
             "sandbox", "--port", str(self.crm_port), "--file", str(self.folder / "crm.sqlite3"), *limited
         )
-        self.until(lambda: get(f"{self.crm_url}/_faults")[0] == 200, process)
+        furnished = f"{self.crm_url}/crm/v3/properties/contacts/chat_crm_sync_uid"
+        self.until(lambda: get(furnished)[0] == 200, process)
         return process
 
     def until(self, holds: Any, process: subprocess.Popen[bytes] | None = None, *, seconds: float = 60) -> None:
@@ -126,3 +129,34 @@ class Stage:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait(timeout=10)
+
+
+class Listener:
+    """Somebody's URL: hears JSON, answers 200."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Any] = []
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                listener.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = Thread(target=self._server.serve_forever)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/alarm"
+
+    def __enter__(self) -> "Listener":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

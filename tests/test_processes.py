@@ -16,7 +16,7 @@ import pytest
 
 from sync.simulation import conversations, expected, in_order
 from sync.simulation.playing import Endpoint, Played, play
-from tests.processes import TOKEN, Stage, get
+from tests.processes import TOKEN, Listener, Stage, get
 from tests.running import start
 
 
@@ -181,3 +181,96 @@ def test_killed_again_and_again_it_loses_nothing_and_doubles_nobody(stage: Stage
     notes = rows(stage.folder / "crm.sqlite3", "SELECT properties FROM objects WHERE kind = 'notes'")
     closed = rows(stage.folder / "ledger.sqlite3", "SELECT id FROM chats WHERE closed_at IS NOT NULL")
     assert len(notes) == len(closed)
+
+
+@pytest.fixture
+def first_run(stage: Stage) -> Stage:
+    """As a newcomer has it: the sandbox inside the service, nothing set."""
+    stage.settings |= {
+        "SYNC_DESTINATIONS": "sandbox",
+        "SANDBOX_BASE_URL": f"http://127.0.0.1:{stage.crm_port}",
+        "ACQUIRE_URL_TOKEN": "",
+        "SYNC_LOG_LEVEL": "info",
+    }
+    return stage
+
+
+def test_hello_shows_the_documented_chat_start_arrive(first_run: Stage) -> None:
+    service = first_run.serve()
+
+    hello = first_run.command("hello")
+    again = first_run.command("hello")
+    service.send_signal(signal.SIGTERM)
+
+    assert (hello.returncode, again.returncode, service.wait(timeout=30)) == (0, 0, 0)
+    assert "accepted, ev_" in hello.stdout
+    assert "name   John" in hello.stdout
+    assert "john@acquire.io" in hello.stdout
+    assert "duplicate, ev_" in again.stdout
+
+
+def test_hello_keeps_its_visitor_out_of_a_real_crm(stage: Stage) -> None:
+    refused = stage.command("hello")
+
+    assert refused.returncode == 2
+    assert "SYNC_DESTINATIONS=sandbox" in refused.stderr
+
+
+def test_what_a_receiver_stored_is_delivered_by_dispatch_also_to_the_sandbox(first_run: Stage) -> None:
+    receiver = first_run.start("serve", "--no-dispatch")
+    first_run.until(lambda: get(f"{first_run.url}/healthz")[0] == 200, receiver)
+    assert get(f"{first_run.url}/webhooks/acquire", method="POST", body=start())[1]["status"] == "accepted"
+    receiver.send_signal(signal.SIGTERM)
+    assert receiver.wait(timeout=30) == 0
+
+    once = first_run.command("dispatch", "--once")
+
+    assert (once.returncode, once.stdout) == (0, "1 attempts made; nothing more is due now\n")
+
+
+def test_dispatch_alone_delivers_until_it_is_told_to_stop(stage: Stage) -> None:
+    stage.crm()
+    receiver = stage.start("serve", "--no-dispatch")
+    stage.until(lambda: get(f"{stage.url}/healthz")[0] == 200, receiver)
+    get(f"{stage.url}/webhooks/acquire/{TOKEN}", method="POST", body=start())
+    receiver.send_signal(signal.SIGTERM)
+    receiver.wait(timeout=30)
+
+    dispatcher = stage.start("dispatch")
+    stage.until(lambda: len(crm_contacts(stage)) == 1, dispatcher)
+    dispatcher.send_signal(signal.SIGTERM)
+
+    assert dispatcher.wait(timeout=30) == 0
+
+
+def test_the_sandbox_alone_has_our_property_and_ends_when_told(stage: Stage) -> None:
+    crm = stage.crm()
+    status, found = get(f"{stage.crm_url}/crm/v3/properties/contacts/chat_crm_sync_uid")
+    crm.send_signal(signal.SIGTERM)
+
+    assert (status, found["hasUniqueValue"]) == (200, True)
+    assert crm.wait(timeout=30) == 0
+
+
+def test_refused_requests_are_counted_where_status_shows_them(first_run: Stage) -> None:
+    service = first_run.serve()
+    for _ in range(3):
+        assert get(f"{first_run.url}/webhooks/acquire", method="POST", headers={"Via": "proxy"}, body={})[0] == 403
+    service.send_signal(signal.SIGTERM)
+    service.wait(timeout=30)
+
+    assert json.loads(first_run.command("status", "--json").stdout)["rejected"]
+    assert "3 requests refused with 403" in first_run.command("status").stdout
+
+
+def test_an_alarm_reaches_the_operator(first_run: Stage) -> None:
+    with Listener() as heard:
+        first_run.settings["SYNC_ALARM_URL"] = heard.url
+        service = first_run.serve()
+        get(f"{first_run.url}/webhooks/acquire", method="POST", body=["canary@example.com"])
+        first_run.until(lambda: heard.bodies, service, seconds=30)
+        service.send_signal(signal.SIGTERM)
+        service.wait(timeout=30)
+
+    assert heard.bodies[0]["alarm"] == "unreadable"
+    assert "canary" not in json.dumps(heard.bodies)
