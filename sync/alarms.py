@@ -33,8 +33,9 @@ class News:
 def due(ledger: Ledger, disk: Mapping[str, str]) -> dict[str, str]:
     """The alarms that hold now: key → sentence. `disk` brings those that are not about the ledger's rows."""
     now, found = ledger.engine.now, dict(disk)
+    waiting = {row["destination"] for row in ledger.engine.rows("waiting")}
     for row in ledger.engine.rows("load_destinations"):
-        if row["paused_at"] is not None and now - row["paused_at"] > LONG_PAUSE:
+        if row["name"] in waiting and row["paused_at"] is not None and now - row["paused_at"] > LONG_PAUSE:
             found[f"paused:{row['name']}"] = (
                 f"{row['name']} has been paused since {_iso(row['paused_at'])}: {row['reason']}. "
                 "Nothing is lost; it waits."

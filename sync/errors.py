@@ -12,10 +12,12 @@ SyncError
     ├── NotForHere            this destination has no use for the subject    Ignored
     ├── Refused               this one subject is refused                    Dead
     ├── Gone                  its known record was deleted there             Ignored
+    │   └── ContactGone       a chat's: the record of its contact was        Retry once the contact is there again
     ├── Busy                  this one subject, this once                    Retry
     ├── Broken                a 500: this subject's fault, or everybody's?   Retry; Paused after 5 different subjects
     ├── Throttled             too many calls                                 Paused until its hint
-    ├── Unreachable           down, refused, timed out before an answer      Paused with backoff
+    ├── Unreachable           down, timed out before an answer               Paused with backoff
+    │   └── NotSent           no connection: nothing can have landed         Paused with backoff
     ├── Unauthorized          credentials, permissions, plan, quota          Paused until a person acts
     └── AnswerLost            it may or may not have been taken              Unknown (email), else like Unreachable
 """
@@ -80,11 +82,15 @@ class Gone(DeliveryError):
     """The known remote record no longer exists, and nothing new was said that would justify making it again."""
 
 
+class ContactGone(Gone):
+    """The record of the chat's contact was deleted there, and the person is here again: the contact is owed anew."""
+
+
 class Waiting(DeliveryError):
     """An attempt that may go on only later. `after` is the number of seconds the destination asked for, if it did.
 
-    `may_have_landed` says whether it can have taken effect all the same: then a record that it announced to create is
-    known to be ours when it is found later.
+    `may_have_landed` says whether it can have taken effect all the same: only then does its announcement stand, and a
+    record that is found later can be ours.
     """
 
     may_have_landed: ClassVar[bool] = False
@@ -109,9 +115,15 @@ class Throttled(Waiting):
 
 
 class Unreachable(Waiting):
-    """No answer: refused, reset, timed out, or a gateway said so (502, 503, 504). An upsert may be sent again."""
+    """No answer: reset, timed out, or a gateway said so (502, 503, 504). An upsert may be sent again."""
 
     may_have_landed = True
+
+
+class NotSent(Unreachable):
+    """No connection came about, so nothing was sent: what was announced was not created."""
+
+    may_have_landed = False
 
 
 class Unauthorized(Waiting):

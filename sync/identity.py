@@ -26,6 +26,9 @@ WEAK = " "
 TRANSCRIPT_LIMIT = 2000
 """Messages of one chat that are kept. Beyond it the oldest are kept: the start of a chat says what it is about."""
 
+TRANSCRIPT_TEXT_LIMIT = 262_144
+"""Characters of one chat that are kept, again the oldest: four times what a CRM's note holds (64 Ki)."""
+
 
 class Identity(NamedTuple):
     """One key that leads to a contact: kind is "email", "phone" or "visitor"."""
@@ -167,6 +170,7 @@ def _new_contact(world: World, key: str | None) -> Contact:
     contact = Contact(id=contact_id, uid=contact_id, created_at=world.now, updated_at=world.now)
     world.contacts[contact_id] = contact
     world.changed_contacts.add(contact_id)
+    world.owed_contacts.add(contact_id)
     if key is not None:
         world.add_identity(Identity("email", key), contact_id)
     return contact
@@ -242,6 +246,8 @@ def _rebuild(world: World, contact: Contact, *, leaving: Chat | None = None, ema
     told = [*chats, leaving] if leaving is not None else chats
     orders = {word.order for chat in told for word in chat.said.values()}
     kept = {k: v for k, v in _fields(contact).items() if contact.clocks[k].lstrip() not in orders}
+    if contact.email is not None and all(chat.email is None for chat in chats):
+        kept["email"] = contact.email  # what the contact is known by stays, as its identity does
     clocks = {k: contact.clocks[k] for k in kept}
     has_email = contact.email is not None or email is not None
     for chat in chats:
@@ -353,4 +359,11 @@ def _merged(known: tuple[Message, ...], said: tuple[Message, ...], received_at: 
     if not new:
         return known
     merged = sorted([*known, *{m.id: m for m in new}.values()], key=lambda m: (m.at or 0.0, m.id))
-    return tuple(merged[:TRANSCRIPT_LIMIT])
+    kept: list[Message] = []
+    room = TRANSCRIPT_TEXT_LIMIT
+    for message in merged[:TRANSCRIPT_LIMIT]:
+        if room <= 0:
+            break
+        kept.append(message if len(message.text) <= room else replace(message, text=message.text[:room]))
+        room -= len(message.text)
+    return tuple(kept)

@@ -6,6 +6,7 @@ from sync.errors import (
     AnswerLost,
     Broken,
     Busy,
+    ContactGone,
     DeliveryError,
     Gone,
     NotForHere,
@@ -34,13 +35,17 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not this time, for this subject alone. `blames_destination` marks a 500: five subjects in a row make a pause."""
+    """Not this time, for this subject alone. `blames_destination` marks a 500: five subjects in a row make a pause.
+
+    `contact_is_gone`: a chat whose contact's record was deleted there; it waits until the contact has one again.
+    """
 
     reason: str
     status: int | None = None
     after: float | None = None
     blames_destination: bool = False
     may_have_landed: bool = False
+    contact_is_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +83,22 @@ def outcome_of(result: Receipt | DeliveryError) -> Outcome:
     match result:
         case Receipt():
             return Delivered(result)
+        case ContactGone():
+            return Retry(result.reason, result.status, contact_is_gone=True)
         case NotForHere() | Gone():
             return Ignored(result.reason, result.status)
         case Refused():
             return Dead(result.reason, result.status)
         case Busy():
-            return Retry(result.reason, result.status, result.after)
+            return Retry(result.reason, result.status, result.after, may_have_landed=result.may_have_landed)
         case Broken():
-            return Retry(result.reason, result.status, result.after, blames_destination=True, may_have_landed=True)
-        case Throttled():
-            return Paused(result.reason, result.status, result.after)
-        case Unreachable():
-            return Paused(result.reason, result.status, result.after, may_have_landed=True)
+            landed = result.may_have_landed
+            return Retry(result.reason, result.status, result.after, blames_destination=True, may_have_landed=landed)
+        case Throttled() | Unreachable():
+            return Paused(result.reason, result.status, result.after, may_have_landed=result.may_have_landed)
         case Unauthorized():
-            return Paused(result.reason, result.status, result.after, needs_person=True)
+            landed = result.may_have_landed
+            return Paused(result.reason, result.status, result.after, needs_person=True, may_have_landed=landed)
         case AnswerLost():
             return Unknown(result.reason, result.status)
         case _:

@@ -280,3 +280,18 @@ def test_nothing_said_is_ever_erased_by_something_not_said(events: list[Event]) 
 
 def _values(contact: Contact) -> tuple[str | None, ...]:
     return contact.name, contact.email, contact.phone
+
+
+def test_an_email_keeps_its_contact_while_only_anonymous_chats_are_left_there() -> None:
+    phone = "+12025550100"
+    world = world_of(
+        event("v1:1", ADA, phone=phone, at=0),
+        event("v1:2", phone=phone, at=1),
+        event("v1:1", BOB, at=2),
+        event("v1:2", "carol@example.com", at=3),
+        event("v1:3", ADA, name="Zoe", at=4),
+    )
+
+    people = {chat: contact_of(world, chat) for chat in ("v1:1", "v1:2", "v1:3")}
+    assert [person.email for person in people.values()] == [BOB, "carol@example.com", ADA]
+    assert len({person.id for person in people.values()}) == 3

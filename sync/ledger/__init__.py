@@ -64,6 +64,7 @@ class Ledger:
 
     def take_over(self, grace: float = 5.0) -> int:
         """End the leases of a process that is no more. Only for the one owner of this ledger, before it claims."""
+        self.engine.run("forget_probes")
         return self.engine.run("shorten_leases", grace=grace)
 
     def count(self, counted: Mapping[str, int]) -> None:

@@ -73,9 +73,11 @@ def fold_in(
         for event in telling:
             fold(world, event)
         _write(engine, world)
-        owe_contacts(engine, [world.contacts[c] for c in sorted(world.owed_contacts)], takers, new_id, is_replay)
-        write_joins(engine, [join for join in world.joins if not join.is_possible], new_id)
         chats = [(world.chats[place], _root_id(world, place)) for place in sorted(world.owed_chats)]
+        # A chat waits for its contact, so that one is owed too: a destination may be newer than the contact.
+        owed = world.owed_contacts | {contact for _, contact in chats if contact is not None}
+        owe_contacts(engine, [world.contacts[contact] for contact in sorted(owed)], takers, new_id, is_replay)
+        write_joins(engine, [join for join in world.joins if not join.is_possible])
         owe_chats(engine, chats, takers, new_id, is_replay)
     return world
 

@@ -95,6 +95,8 @@ def settle(row: Delivery, settlement: Settlement, lane: Lane, now: float) -> Del
             return _at(replace(free, error=reason), State.IGNORED, settlement.version, now)
         case Dead(reason):
             return _at(replace(free, error=reason), State.DEAD, settlement.version, now)
+        case Retry(reason, contact_is_gone=True):
+            return replace(free, due_at=None, error=reason)
         case Retry(reason, blames_destination=blames) if not (blames and lane.is_paused):
             return replace(
                 free,
@@ -160,10 +162,11 @@ def lane_after(lane: Lane, delivery: str, subject: str, settlement: Settlement, 
             )
         case Ignored() | Unknown():
             return ended
-        case Delivered() | Dead() | Retry():
-            if lane.is_paused and settlement.is_probe:
-                return Lane(name=lane.name)
-            return replace(ended, suspects=()) if isinstance(settlement.outcome, Delivered) else ended
+        case Delivered():
+            return Lane(name=lane.name) if lane.is_paused and settlement.is_probe else replace(ended, suspects=())
+        case Dead(status=status) | Retry(status=status):
+            has_answered = status is not None
+            return Lane(name=lane.name) if lane.is_paused and settlement.is_probe and has_answered else ended
 
 
 def _paused(
@@ -207,9 +210,23 @@ def join(loser: Delivery, winner: Delivery | None, now: float) -> tuple[Delivery
 
 
 def credit(winner: Delivery, remote_id: str | None, *, ours: bool) -> tuple[Delivery, str | None]:
-    """Let the winner of a join inherit a remote record where it has none; otherwise it is a stray."""
+    """Let the winner of a join inherit a remote record that we made where it has none; any other is a stray."""
     if remote_id is None or remote_id == winner.remote_id:
         return winner, None
-    if winner.remote_id is None:
+    if winner.remote_id is None and ours:
         return replace(winner, remote_id=remote_id, ours=ours), None
     return winner, remote_id
+
+
+def hurried(row: Delivery, now: float) -> Delivery:
+    """The row, due now if it waits for nothing but a time that no longer matters."""
+    if row.state is not State.PENDING or row.due_at is None or row.attempts or row.lease_until is not None:
+        return row
+    return replace(row, due_at=min(row.due_at, now))
+
+
+def once_more(row: Delivery, now: float) -> Delivery:
+    """The row, to be delivered again now: what stands there may not be what we think."""
+    if row.state is State.PENDING:
+        return hurried(row, now)
+    return replace(row, state=State.PENDING, due_at=now, attempts=0, waited=0.0)

@@ -79,9 +79,8 @@ def ready(chat: Chat, now: float) -> float | None:
     return max(now, min(chat.last_message_at, now) + QUIET)
 
 
-def write_joins(engine: Engine, joins: Sequence[Join], new_id: NewId) -> None:
-    """Bring the deliveries of joined contacts together."""
-    del new_id
+def write_joins(engine: Engine, joins: Sequence[Join]) -> None:
+    """Bring the deliveries of joined contacts together; chats of the loser follow where the winner is already."""
     for found in joins:  # one by one: a join may build on the one before
         pairs = load_pairs(engine, found.loser, found.winner)
         changed, strays = [], []
@@ -96,6 +95,21 @@ def write_joins(engine: Engine, joins: Sequence[Join], new_id: NewId) -> None:
         write_deliveries(engine, changed)
         if strays:
             engine.run("insert_strays", rows=strays)
+        follow(engine, [kept for _, kept in load_pairs(engine, found.loser, found.winner) if kept is not None])
+
+
+def follow(engine: Engine, contacts: Sequence[Delivery]) -> None:
+    """Let the chats of contacts follow to where these have a record, and be ignored where these will get none."""
+    there = [{"destination": d.destination, "contact": d.subject} for d in contacts if d.remote_id is not None]
+    if there:
+        engine.run("wake_chats", rows=there)
+    never = [
+        {"destination": d.destination, "contact": d.subject, "state": str(d.state)}
+        for d in contacts
+        if d.remote_id is None and d.state in (State.IGNORED, State.DEAD)
+    ]
+    if never:
+        engine.run("ignore_chats", rows=never)
 
 
 def load_pairs(engine: Engine, loser: str, winner: str) -> list[tuple[Delivery, Delivery | None]]:

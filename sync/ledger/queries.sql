@@ -126,7 +126,7 @@ ON CONFLICT (destination, kind, subject) DO UPDATE SET
   waited = CASE deliveries.state WHEN 'pending' THEN deliveries.waited ELSE 0 END,
   error = CASE deliveries.state WHEN 'pending' THEN deliveries.error ELSE excluded.error END,
   replayed = CASE WHEN deliveries.state = 'pending' AND deliveries.replayed = 0 THEN 0 ELSE excluded.replayed END
-WHERE (deliveries.state = 'pending' AND excluded.wanted >= deliveries.wanted)
+WHERE (deliveries.state = 'pending' AND excluded.wanted > deliveries.wanted)
   OR (deliveries.state IN ('delivered', 'ignored', 'dead') AND excluded.wanted > deliveries.done)
 
 -- name: owe_chats
@@ -151,7 +151,8 @@ ON CONFLICT (destination, kind, subject) DO UPDATE SET
     ELSE excluded.due_at END,
   attempts = CASE deliveries.state WHEN 'pending' THEN deliveries.attempts ELSE 0 END,
   waited = CASE deliveries.state WHEN 'pending' THEN deliveries.waited ELSE 0 END,
-  error = CASE deliveries.state WHEN 'pending' THEN deliveries.error ELSE excluded.error END,
+  error = CASE WHEN excluded.state = 'pending' AND deliveries.state = 'pending' THEN deliveries.error
+    ELSE excluded.error END,
   replayed = CASE WHEN deliveries.state = 'pending' AND deliveries.replayed = 0 THEN 0 ELSE excluded.replayed END
 WHERE (deliveries.state = 'pending' AND excluded.wanted >= deliveries.wanted)
   OR (deliveries.state IN ('delivered', 'ignored', 'dead') AND excluded.wanted > deliveries.done)
@@ -216,7 +217,7 @@ WHERE id {in}
   SELECT id FROM deliveries
   WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at <= :now AND id <> :except_
     AND (lease_until IS NULL OR lease_until <= :now OR lease_until > :now + 10 * :lease)
-  ORDER BY due_at LIMIT :limit
+  ORDER BY due_at, id LIMIT :limit
 {picked}
 RETURNING id, subject, wanted, claim, lease_until, attempts, waited, replayed, intended_at, remote_id,
   ours
@@ -373,7 +374,7 @@ SELECT * FROM chats WHERE id = :id
 SELECT * FROM deliveries WHERE id = :id
 
 -- name: chats_of
-SELECT * FROM chats WHERE contact = :contact ORDER BY started_at, id
+SELECT * FROM chats WHERE contact = :contact ORDER BY COALESCE(started_at, updated_at), id
 
 -- name: deliveries_of
 SELECT * FROM deliveries WHERE subject = :subject ORDER BY destination, kind
@@ -493,3 +494,23 @@ DELETE FROM strays WHERE EXISTS (
 -- Which of these subjects are known to a destination: what a page of `owe` adds is the rest.
 SELECT d.subject FROM {rows r: id text} JOIN deliveries d ON d.subject = r.id
 WHERE d.destination = :destination AND d.kind = :kind
+
+-- name: park_chats
+-- Due, but their contact has no record there (any more): they wait for it without a due time.
+UPDATE deliveries SET due_at = NULL, lease_until = NULL FROM {rows r: id text} WHERE deliveries.id = r.id
+
+-- name: free_stranded
+-- No legal wait is that long: a due time so far ahead is left over from a clock that jumped.
+UPDATE deliveries SET due_at = :now
+WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at > :now + :absurd
+
+-- name: forget_probes
+-- The one server of this file has just started: no probe is under way.
+UPDATE destinations SET probe_until = NULL WHERE probe_until IS NOT NULL
+
+-- name: holders
+-- Which other persons of ours hold these remote records? Two people in one record is what must never be.
+SELECT d.*, NULL AS joined, r.subject AS asked FROM {rows r: destination text, remote_id text, subject text}
+JOIN deliveries d ON d.destination = r.destination AND d.kind = 'contact' AND d.remote_id = r.remote_id
+  AND d.subject <> r.subject
+JOIN contacts c ON c.id = d.subject AND c.joined IS NULL

@@ -1,18 +1,21 @@
 """Claims what is due, and settles how each attempt ended."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sync.ledger.engine import Engine
-from sync.ledger.machine import Delivery, Lane, Settlement, credit, lane_after, settle
-from sync.ledger.owing import delivery_of, write_deliveries
+from sync.ledger.machine import Delivery, Lane, Settlement, credit, hurried, lane_after, once_more, settle
+from sync.ledger.owing import delivery_of, follow, write_deliveries
 from sync.ledger.rows import chat_of, contact_of
-from sync.models import Chat, Contact, Kind, Owed, State
+from sync.models import Chat, Contact, Kind, Owed
 from sync.outcomes import Dead, Delivered, Ignored, Outcome, Paused, Retry, Unknown
 
 NewId = Callable[[str, float], str]
+
+SHARED_AFTER = 5
+"""Attempts after which one remote record may belong to two contacts of ours: somebody has merged them over there."""
 
 ABSURD = 2 * 86400.0
 """A pause that ends later than this is left over from a clock that jumped."""
@@ -39,18 +42,26 @@ def claim(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]], l
     lane = _lane(engine, destination)
     is_probe = False
     if lane.paused_until is not None and lane.paused_until < engine.now + ABSURD:
-        until = max(lane.paused_until, lane.probe_until or 0.0)
+        until = max(lane.paused_until, _probed_until(lane, engine.now + lease))
         if until > engine.now:
             return Claimed(kinds[0][0], wake_at=until, pauses=lane.pauses)
         is_probe = True
     for kind, limit in kinds:
         rows = _claimed(engine, destination, kind, 1 if is_probe else limit, lease, lane.culprit if is_probe else None)
-        if rows:
-            if is_probe:
-                _write_lane(engine, lane, probe_until=engine.now + lease)
-            owed, waited = _with_subjects(engine, destination, kind, rows)
-            return Claimed(kind, owed, is_probe, lane.pauses, waited)
+        if not rows:
+            continue
+        owed, waited = _with_subjects(engine, destination, kind, rows)
+        if not owed:
+            return Claimed(kind, wake_at=engine.now, pauses=lane.pauses)
+        if is_probe:
+            _write_lane(engine, lane, probe_until=engine.now + lease)
+        return Claimed(kind, owed, is_probe, lane.pauses, waited)
     return Claimed(kinds[0][0], wake_at=_next_due(engine, destination, kinds), pauses=lane.pauses)
+
+
+def _probed_until(lane: Lane, longest: float) -> float:
+    """Until when a probe is under way; one that would take longer than a lease is left over from a clock that jumped."""
+    return lane.probe_until if lane.probe_until is not None and lane.probe_until <= longest else 0.0
 
 
 def _claimed(engine: Engine, destination: str, kind: Kind, limit: int, lease: float, culprit: str | None) -> list[Any]:
@@ -61,6 +72,8 @@ def _claimed(engine: Engine, destination: str, kind: Kind, limit: int, lease: fl
 
 
 def _next_due(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]]) -> float | None:
+    for kind, _ in kinds:
+        engine.run("free_stranded", destination=destination, kind=kind, absurd=ABSURD)
     found = [engine.rows("next_due", destination=destination, kind=kind)[0]["at"] for kind, _ in kinds]
     return min((at for at in found if at is not None), default=None)
 
@@ -71,6 +84,10 @@ def _with_subjects(
     asked = [{"id": row["subject"]} for row in rows]
     if kind is Kind.CHAT:
         found = {r["id"]: r for r in engine.rows("claimed_chats", rows=asked, destination=destination)}
+        parked = [row for row in rows if found[row["subject"]]["contact_remote_id"] is None]
+        if parked:
+            engine.run("park_chats", rows=[{"id": row["id"]} for row in parked])
+        rows = [row for row in rows if row not in parked]
         chats = tuple(_owed(row, chat_of(found[row["subject"]]), found[row["subject"]]) for row in rows)
         return chats, tuple(row["waited"] for row in rows)
     people = {r["id"]: contact_of(r) for r in engine.rows("claimed_contacts", rows=asked)}
@@ -97,6 +114,7 @@ def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId)
     """Write down how these attempts ended, and what follows for their destinations and chats. Inside a transaction."""
     rows = engine.rows("load_deliveries", rows=[{"id": s.delivery} for s in settlements])
     deliveries = {row["id"]: delivery_of(row) for row in rows}
+    settlements = _without_shared_records(engine, deliveries, settlements)
     lanes: dict[str, Lane] = {}
     before: dict[str, Lane] = {}
     results: list[tuple[Delivery, Settlement]] = []
@@ -116,22 +134,59 @@ def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId)
     _follow(engine, results)
 
 
+def _without_shared_records(
+    engine: Engine, deliveries: Mapping[str, Delivery], settlements: Sequence[Settlement]
+) -> list[Settlement]:
+    """Refuse receipts for records that another person of ours holds (promise P3): both are to try again.
+
+    It happens when a record is inherited by a join while a newcomer with the old email finds it: the holder will write
+    its own email there, and the newcomer will then get a record of their own. Where that does not help, somebody merged
+    the two over there; after a few attempts that is taken as it is.
+    """
+    asked = [
+        {"destination": row.destination, "remote_id": s.outcome.receipt.remote_id, "subject": row.subject}
+        for s in settlements
+        if isinstance(s.outcome, Delivered)
+        and (row := deliveries.get(s.delivery)) is not None
+        and row.kind is Kind.CONTACT
+        and row.remote_id != s.outcome.receipt.remote_id
+        and row.attempts < SHARED_AFTER
+    ]
+    held = engine.rows("holders", rows=asked) if asked else []
+    write_deliveries(engine, [once_more(delivery_of(row), engine.now) for row in held])
+    taken = {row["asked"] for row in held}
+    return [
+        replace(s, outcome=Retry("another contact of ours holds this record there"), retry_in=5.0)
+        if s.delivery in deliveries and deliveries[s.delivery].subject in taken and isinstance(s.outcome, Delivered)
+        else s
+        for s in settlements
+    ]
+
+
 def _follow(engine: Engine, results: Sequence[tuple[Delivery, Settlement]]) -> None:
     """What a settled contact means for its chats, and for the contact that it was joined into."""
     contacts = [(d, s) for d, s in results if d.kind is Kind.CONTACT and d.claim == s.claim]
-    there = [d for d, s in contacts if isinstance(s.outcome, Delivered) and d.joined is None]
-    if there:
-        engine.run("wake_chats", rows=[{"destination": d.destination, "contact": d.subject} for d in there])
-    lost = [d for d, _ in contacts if d.state in (State.IGNORED, State.DEAD) and d.remote_id is None]
-    lost = [d for d in lost if d.joined is None]
-    if lost:
-        engine.run(
-            "ignore_chats",
-            rows=[{"destination": d.destination, "contact": d.subject, "state": str(d.state)} for d in lost],
-        )
+    answered = [d for d, s in contacts if d.joined is None and isinstance(s.outcome, Delivered | Ignored | Dead)]
+    follow(engine, answered)
     for loser in (d for d, _ in contacts if d.joined is not None):
         _credit(engine, loser)
     _write_strays(engine, contacts)
+    gone = [d for d, s in results if isinstance(s.outcome, Retry) and s.outcome.contact_is_gone]
+    for chat in gone:
+        _make_anew(engine, chat)
+
+
+def _make_anew(engine: Engine, chat: Delivery) -> None:
+    """The record of a chat's contact was deleted there, and the person is back: forget the id, owe the contact anew."""
+    found = engine.rows("claimed_chats", rows=[{"id": chat.subject}], destination=chat.destination)
+    root = engine.rows("roots", rows=[{"id": found[0]["contact"]}])[0]["root"]
+    rows = [delivery_of(row) for row in engine.rows("load_contact_deliveries", rows=[{"id": root}])]
+    anew = [
+        replace(once_more(row, engine.now), remote_id=None, ours=False, replayed=False)
+        for row in rows
+        if row.destination == chat.destination
+    ]
+    write_deliveries(engine, anew)
 
 
 def _write_strays(engine: Engine, contacts: Sequence[tuple[Delivery, Settlement]]) -> None:
@@ -150,10 +205,11 @@ def _credit(engine: Engine, loser: Delivery) -> None:
     found = [delivery_of(row) for row in engine.rows("load_contact_deliveries", rows=[{"id": root}])]
     for winner in (d for d in found if d.destination == loser.destination):
         kept, stray = credit(winner, loser.remote_id, ours=loser.ours)
-        write_deliveries(engine, [kept])
+        write_deliveries(engine, [hurried(kept, engine.now)])
         if stray is not None:
             row = {"destination": loser.destination, "contact": root, "remote_id": stray}
             engine.run("insert_strays", rows=[row])
+        follow(engine, [kept])
 
 
 def _write_failures(engine: Engine, settlements: Sequence[Settlement], new_id: NewId) -> None:

@@ -474,3 +474,140 @@ def test_a_record_left_behind_is_listed_as_a_stray(ledger: Ledger) -> None:
     settle(ledger, claim(ledger), Delivered(Receipt("r2", ours=False, left_behind="r1")))
 
     assert [row["remote_id"] for row in ledger.engine.rows("list_strays", limit=9)] == ["r1"]
+
+
+def close(chat: str = "v1:1", at: float = 5) -> Event:
+    return event(chat, type=EventType.CLOSE, closed=True, silent=True, at=at)
+
+
+def test_two_people_never_get_one_record(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", ADA, name="Ada"))
+    under_way = claim(ledger)
+    apply(ledger, event("v1:1", "carol@example.com", at=9))
+    settle(ledger, under_way, Delivered(Receipt("r1", ours=True)))
+    apply(ledger, event("v1:2", ADA, name="Zoe", at=20))
+    both = claim(ledger)
+    carol, zoe = sorted(both.owed, key=lambda owed: owed.remote_id is None)
+
+    settle(ledger, Claimed(Kind.CONTACT, (zoe,)), Delivered(Receipt("r1", ours=False)))
+
+    row = next(d for d in deliveries(ledger) if d["id"] == zoe.delivery)
+    assert (row["state"], row["remote_id"], row["error"]) == (
+        "pending",
+        None,
+        "another contact of ours holds this record there",
+    )
+    assert carol.remote_id == "r1"
+
+
+def test_somebody_elses_record_found_while_the_email_was_corrected_is_not_taken_over(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", ADA, name="Ben"))
+    under_way = claim(ledger)
+    apply(ledger, event("v1:1", BOB, at=9))
+
+    settle(ledger, under_way, Delivered(Receipt("theirs", ours=False)))
+
+    winner = next(d for d in deliveries(ledger) if d["state"] == "pending")
+    assert winner["remote_id"] is None
+    assert [row["remote_id"] for row in ledger.engine.rows("list_strays", limit=9)] == ["theirs"]
+
+
+def test_the_winner_goes_at_once_when_the_call_it_waited_for_has_ended(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event("v1:1", "ada@exmaple.com"))
+    under_way = claim(ledger)
+    apply(ledger, event("v1:1", ADA, at=9))
+    clock.sleep(3)
+
+    settle(ledger, under_way, Delivered(Receipt("r1", ours=True)))
+
+    assert [owed.subject.email for owed in claim(ledger).owed] == [ADA]  # type: ignore[union-attr]
+
+
+def test_a_chat_of_a_joined_contact_follows_to_the_record_that_is_there(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", BOB))
+    deliver(ledger, "r1")
+    apply(ledger, event("v1:2", phone="+12025550100"), close("v1:2"))
+    assert next(d for d in deliveries(ledger) if d["kind"] == "chat")["due_at"] is None
+
+    apply(ledger, event("v1:3", phone="+12025550100", at=6), event("v1:3", BOB, at=7))
+
+    (row,) = [d for d in deliveries(ledger) if d["kind"] == "chat"]
+    assert (row["state"], row["due_at"]) == ("pending", NOON)
+
+
+def test_a_chat_of_somebody_who_said_nothing_is_ignored_with_a_reason(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", visitor_id="v1:7"), close("v1:1"))
+
+    assert [(d["kind"], d["state"], d["error"]) for d in deliveries(ledger)] == [
+        ("contact", "ignored", "no way to reach this person"),
+        ("chat", "ignored", "its contact is ignored there"),
+    ]
+
+
+def test_somebody_known_who_chats_again_is_owed_to_a_destination_that_is_new(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", ADA, name="Ada"))
+    deliver(ledger)
+    ledger.takers = {**ledger.takers, "new": frozenset({Kind.CONTACT, Kind.CHAT})}
+
+    apply(ledger, event("v1:2", ADA, name="Ada"), close("v1:2"))
+
+    owed = {(d["kind"], d["state"]) for d in deliveries(ledger) if d["destination"] == "new"}
+    assert owed == {("contact", "pending"), ("chat", "pending")}
+
+
+def test_a_chat_whose_new_contact_has_no_record_yet_is_not_handed_out(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", ADA), event("v1:9", ADA, at=1), close("v1:1"))
+    deliver(ledger)
+    chat = claim(ledger)
+    assert chat.kind is Kind.CHAT
+    apply(ledger, event("v1:1", "carol@example.com", at=9))
+    settle(ledger, chat, Delivered(Receipt("note", ours=True)))
+
+    assert claim(ledger, [(Kind.CHAT, 10)]).owed == ()
+    deliver(ledger, "r2")
+    assert [owed.contact_remote_id for owed in claim(ledger).owed] == ["r2"]
+
+
+def test_a_contact_that_was_deleted_there_is_made_anew_for_its_new_chat(ledger: Ledger) -> None:
+    apply(ledger, event("v1:1", ADA), close("v1:1"))
+    deliver(ledger, "r1")
+    settle(
+        ledger, claim(ledger), Retry("the record of the chat's contact was deleted there", 404, contact_is_gone=True)
+    )
+
+    (contact,) = claim(ledger).owed
+    assert contact.remote_id is None
+    settle(ledger, Claimed(Kind.CONTACT, (contact,)), Delivered(Receipt("r2", ours=True)))
+    assert [owed.contact_remote_id for owed in claim(ledger).owed] == ["r2"]
+
+
+def test_what_was_received_on_a_clock_that_jumped_is_not_stranded(ledger: Ledger, clock: Clock) -> None:
+    clock.sleep(365 * 86400)
+    apply(ledger, event("v1:1", ADA))
+    clock.sleep(-365 * 86400)
+
+    assert claim(ledger).owed == ()
+    assert len(claim(ledger).owed) == 1
+
+
+def test_a_probe_left_over_from_a_clock_that_jumped_holds_nothing(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event("v1:1", ADA), event("v1:2", BOB))
+    settle(ledger, claim(ledger, [(Kind.CONTACT, 1)]), Paused("down"), pause_for=30.0)
+    clock.sleep(365 * 86400)
+    claim(ledger)
+    clock.sleep(-364.9 * 86400)
+
+    assert claim(ledger).is_probe is True
+
+
+def test_whoever_takes_a_file_over_ends_leases_and_probes(sqlite: Ledger, clock: Clock) -> None:
+    apply(sqlite, event("v1:1", ADA), event("v1:2", BOB))
+    settle(sqlite, claim(sqlite, [(Kind.CONTACT, 1)]), Paused("down"), pause_for=30.0)
+    clock.sleep(31)
+    claim(sqlite)
+
+    with sqlite.transaction():
+        sqlite.take_over()
+    clock.sleep(6)
+
+    assert claim(sqlite).is_probe is True

@@ -216,3 +216,24 @@ def test_an_announcement_of_an_earlier_attempt_outlives_one_that_could_not_land(
     announced = replace(CLAIMED, intended_at=NOW)
 
     assert after(announced, THROTTLED, PAUSED, intended_at=NOW - 50).intended_at == NOW - 50
+
+
+def test_a_record_that_is_not_ours_is_never_inherited() -> None:
+    loser = replace(CLAIMED, remote_id="r1", ours=False, lease_until=None)
+    winner = replace(CLAIMED, id="de_2", subject="co_2", remote_id=None, lease_until=None)
+
+    _, kept, stray = join(loser, winner, NOW)
+
+    assert kept is not None
+    assert (kept.remote_id, stray) == (None, "r1")
+
+
+def test_a_probe_that_made_no_call_ends_no_pause() -> None:
+    assert lane_of(PAUSED, Retry("waiting for the index"), probe=True).is_paused is True
+    assert lane_of(PAUSED, Retry("locked", 423), probe=True).is_paused is False
+
+
+def test_a_chat_whose_contact_is_gone_waits_for_it() -> None:
+    row = after(replace(CLAIMED, kind=Kind.CHAT), Retry("deleted there", 404, contact_is_gone=True))
+
+    assert (row.state, row.due_at, row.attempts) == (State.PENDING, None, 4)

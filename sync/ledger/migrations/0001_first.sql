@@ -93,6 +93,7 @@ CREATE TABLE deliveries (
 );
 CREATE INDEX deliveries_due ON deliveries (destination, kind, due_at) WHERE state = 'pending' AND due_at IS NOT NULL;
 CREATE INDEX deliveries_subject ON deliveries (subject);
+CREATE INDEX deliveries_remote ON deliveries (remote_id) WHERE kind = 'contact' AND remote_id IS NOT NULL;
 
 CREATE TABLE failures (
   id       TEXT PRIMARY KEY,
