@@ -200,7 +200,7 @@ class Owed(Generic[T]):
 
     `delivery` is stable over all attempts: use it as idempotency key and trace id. `claim` is the fence, 1 on the very
     first claim. `intended_at` is when an earlier attempt, whose answer may have been lost, announced that it would
-    create the record; the record is then ours should it be found. `is_replay` is true when no new event
+    create the record; a record that is found and was created just then is ours. `is_replay` is true when no new event
     is behind it: a record that a person deleted in the CRM is then left deleted. `contact_remote_id` is for chats: the
     record of the chat's contact at this destination.
     """

@@ -34,6 +34,8 @@ def delay(outcome: Outcome, *, attempts: int, waited: float, pauses: int, retry_
     destination was paused, or we were not running, is not its age. A wait hint is never undercut.
     """
     match outcome:
+        case Retry(contact_is_gone=True):
+            return Delay(outcome)
         case Retry(reason, status, after, blames):
             wait = max(_asked(SUBJECT, attempts + 1, random), after or 0.0)
             if waited + wait > retry_for:

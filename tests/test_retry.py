@@ -71,3 +71,9 @@ def test_a_500_says_how_long_everybody_would_wait_should_it_be_everybody() -> No
 )
 def test_what_is_settled_waits_for_nothing(outcome: Outcome) -> None:
     assert asked(outcome) == Delay(outcome)
+
+
+def test_a_chat_that_waits_for_its_contact_does_not_age() -> None:
+    gone = Retry("deleted there", 404, contact_is_gone=True)
+
+    assert asked(gone, waited=10 * DAYS) == Delay(gone)

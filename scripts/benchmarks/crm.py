@@ -1,6 +1,6 @@
 """The sandbox CRM with a clock: it notes when the first byte came of the first calls that named each email.
 
-`GET /_arrivals` answers `{"read": {email: time}, "upsert": {email: time}}` in seconds of the machine's monotonic clock.
+`GET /_arrivals` answers `{"read": {email: time}, "create": {email: time}}` in seconds of the machine's monotonic clock.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class Noting:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.arrivals: dict[str, dict[str, float]] = {"read": {}, "upsert": {}}
+        self.arrivals: dict[str, dict[str, float]] = {"read": {}, "create": {}}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -49,7 +49,7 @@ class Noting:
     def note(self, verb: str, body: Any, at: float) -> None:
         """Keep the time of every email that comes for the first time."""
         for each in body.get("inputs", ()):
-            if "@" in (name := str(each.get("id")).lower()):
+            if "@" in (name := str(each.get("id") or each.get("properties", {}).get("email")).lower()):
                 self.arrivals[verb].setdefault(name, at)
 
 

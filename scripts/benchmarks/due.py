@@ -25,7 +25,7 @@ def measure(plan: Plan) -> list[Figure]:
             resident, most = memory_mb(process), memory_mb(process, "VmHWM")
     return [
         Figure("due", f"start with {plan.due:,} due: requests are taken after", "s", (listening,)),
-        at_most("due", f"start with {plan.due:,} due: first upsert after", "s", [first], 2),
+        at_most("due", f"start with {plan.due:,} due: first contact after", "s", [first], 2),
         at_most("due", f"memory with {plan.due:,} due, delivering", "MiB", [resident], 150),
         Figure("due", f"memory with {plan.due:,} due, at its peak", "MiB", (most,)),
     ]
@@ -34,7 +34,7 @@ def measure(plan: Plan) -> list[Figure]:
 def _first(crm: str) -> float:
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        if arrivals := asked(f"{crm}/_arrivals")["upsert"]:
+        if arrivals := asked(f"{crm}/_arrivals")["create"]:
             return float(min(arrivals.values()))
         time.sleep(0.05)
     raise RuntimeError("nothing was delivered within 30 seconds")

@@ -60,7 +60,7 @@ def first_byte(plan: Plan) -> list[Figure]:
         offered = offer(url, plan.folder, count=count, rate=200, kind="starts", connections=256)
         arrivals = asked(f"{crm}/_arrivals")
     figures = []
-    for verb, name in (("read", "first call that names the visitor"), ("upsert", "the upsert")):
+    for verb, name in (("read", "first call that names the visitor"), ("create", "the call that creates them")):
         there = arrivals[verb]
         waits = [1000 * (there[email] - at) for email, at in offered.taken_at.items() if email in there]
         figures += [

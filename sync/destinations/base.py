@@ -14,7 +14,7 @@ Result = Receipt | DeliveryError
 
 Intend = Callable[[Sequence[str]], Awaitable[None]]
 """Commit that we are about to CREATE the records of these deliveries, before the call leaves. Should its answer be lost
-in a crash, the next claim carries `intended` and the record is known to be ours."""
+in a crash, the next claim carries `intended_at`, and a record that was created just then is known to be ours."""
 
 
 @dataclass(frozen=True, slots=True)

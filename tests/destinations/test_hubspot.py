@@ -10,12 +10,14 @@ import pytest
 
 from sync.destinations.base import Pace
 from sync.destinations.hubspot import HubSpot, HubSpotSettings
+from sync.destinations.hubspot.answers import Rejected
 from sync.destinations.hubspot.mapping import LONGEST, properties_of, split_name
 from sync.destinations.hubspot.notes import body_of, in_words
 from sync.destinations.hubspot.settings import NAMES
 from sync.errors import (
     Broken,
     Busy,
+    ContactGone,
     DeliveryError,
     Gone,
     NotForHere,
@@ -25,8 +27,10 @@ from sync.errors import (
     Unauthorized,
     Unreachable,
 )
-from sync.models import Contact, Message, Owed, Receipt
+from sync.models import Chat, Contact, Message, Owed, Receipt
+from sync.outcomes import Retry, outcome_of
 from sync.sandbox.faults import Scripted
+from sync.sandbox.properties import iso
 from sync.settings import load
 from tests.destinations.conformance import NOW, HubSpotRig, owed, owed_chat
 
@@ -146,14 +150,79 @@ async def test_overwrite_says_which_records_may_lose_a_value(
     assert hubspot.properties(there)["firstname"] == expected
 
 
-async def test_a_record_made_by_somebody_else_meanwhile_is_not_called_ours(hubspot: HubSpotRig) -> None:
-    async def meanwhile(deliveries: object) -> None:
-        hubspot.seed(email="ada1@example.com")
+@pytest.mark.parametrize("uid_property", [None, UID])
+async def test_a_record_made_by_somebody_else_meanwhile_stays_theirs(
+    hubspot: HubSpotRig, uid_property: str | None
+) -> None:
+    destination = hubspot.build(uid_property=uid_property, create_fields={"hs_lead_status": "NEW"})
+    await destination.repair()
+    theirs = {"email": "ada1@example.com", "firstname": "Alice", "phone": "+12025550177"}
 
-    (receipt,) = await hubspot.destination.upsert([owed()], meanwhile)
+    async def meanwhile(deliveries: object) -> None:
+        hubspot.seed(**theirs)
+
+    ours, taken = await destination.upsert([owed(2), owed(phone="+442071234567")], meanwhile)
+
+    assert isinstance(ours, Receipt)
+    assert isinstance(taken, Receipt)
+    assert (ours.ours, taken.ours) == (True, False)
+    assert hubspot.properties(taken.remote_id) == {**theirs, "lastname": "Number1"}
+
+
+HOURS = 3600.0
+
+
+@pytest.mark.parametrize("uid_property", [None, UID])
+async def test_an_announcement_does_not_make_a_later_record_ours(hubspot: HubSpotRig, uid_property: str | None) -> None:
+    await hubspot.build(uid_property=uid_property).repair()
+    there = hubspot.seed(email="ada1@example.com", firstname="Alice", phone="+12025550177")
+
+    receipt = await delivered(hubspot, owed(claim=2, phone="+442071234567", intended_at=NOW - 2 * HOURS))
+
+    assert receipt == Receipt(there, ours=False)
+    assert hubspot.properties(there)["firstname"] == "Alice"
+    assert hubspot.properties(there)["phone"] == "+12025550177"
+
+
+async def test_where_our_uid_is_written_an_announcement_proves_nothing(hubspot: HubSpotRig) -> None:
+    rig = await with_uid(hubspot)
+    there = rig.seed(email="ada1@example.com", firstname="Alice")
+
+    receipt = await delivered(rig, owed(claim=2, intended_at=NOW))
+
+    assert receipt == Receipt(there, ours=False)
+    assert rig.properties(there)["firstname"] == "Alice"
+
+
+@pytest.mark.parametrize(
+    ("made", "is_ours"),
+    [
+        (iso(NOW - 299), True),
+        (iso(NOW + 899), True),
+        (iso(NOW - 301), False),
+        (iso(NOW + 901), False),
+        ("yesterday", False),
+        (None, False),
+    ],
+)
+async def test_without_a_uid_a_record_is_ours_if_it_was_made_when_we_announced_it(
+    hubspot: HubSpotRig, made: str | None, is_ours: bool
+) -> None:
+    said = {"email": "ada1@example.com", "firstname": "Ada", "lastname": "Number1", "createdate": made}
+    hubspot.wire.instead = lambda request: httpx.Response(200, json={"results": [{"id": "7", "properties": said}]})
+
+    assert await delivered(hubspot, owed(claim=2, intended_at=NOW)) == Receipt("7", ours=is_ours)
+
+
+async def test_a_record_that_landed_late_after_all_is_known_to_be_ours(hubspot: HubSpotRig) -> None:
+    async def lands_late(deliveries: object) -> None:
+        hubspot.seed(email="ada1@example.com", firstname="Adda")
+
+    (receipt,) = await hubspot.destination.upsert([owed(claim=2, intended_at=NOW - 60)], lands_late)
 
     assert isinstance(receipt, Receipt)
-    assert not receipt.ours
+    assert receipt.ours
+    assert hubspot.properties(receipt.remote_id)["firstname"] == "Ada"
 
 
 async def test_the_intent_is_committed_before_anything_is_created(hubspot: HubSpotRig) -> None:
@@ -240,7 +309,8 @@ async def test_a_merged_record_is_known_by_its_new_id(hubspot: HubSpotRig) -> No
 
 
 async def test_a_second_email_of_a_record_leads_to_it_and_does_not_become_its_first(hubspot: HubSpotRig) -> None:
-    properties = {"email": "ada@work.example", "hs_additional_emails": "x@example.com;Ada1@example.com"}
+    emails = {"email": "ada@work.example", "hs_additional_emails": "x@example.com;Ada1@example.com"}
+    properties = {**emails, "createdate": iso(NOW + 1)}
     sent: list[dict[str, Any]] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -392,6 +462,23 @@ async def test_somebody_elses_record_with_the_same_phone_is_not_taken_for_the_lo
     assert receipt.remote_id not in (family, mother)
 
 
+async def test_a_record_with_the_same_phone_made_much_later_is_not_the_lost_one(hubspot: HubSpotRig) -> None:
+    theirs = hubspot.seed(phone="+442071234567", firstname="Byron")
+
+    receipt = await delivered(hubspot, only_phone(claim=2, intended_at=NOW - 2 * HOURS))
+
+    assert receipt.remote_id != theirs
+
+
+async def test_a_create_whose_answer_names_no_id_may_have_landed(hubspot: HubSpotRig) -> None:
+    hubspot.faults.answer_next = [Scripted(201, {"properties": {}})]
+
+    outcome = outcome_of(await failed(hubspot, only_phone()))
+
+    assert isinstance(outcome, Retry)
+    assert outcome.may_have_landed
+
+
 async def test_a_phone_that_is_not_mapped_reaches_nobody(hubspot: HubSpotRig) -> None:
     hubspot.build(fields={"phone": ""})
 
@@ -499,7 +586,8 @@ def writes_answered(answer: Callable[[list[dict[str, Any]]], dict[str, Any]]) ->
 
 
 def taken(entry: dict[str, Any]) -> dict[str, Any]:
-    return {"id": entry["id"].split("@")[0], "new": True, "properties": {"email": entry["id"]}}
+    email = entry["properties"]["email"]
+    return {"id": email.split("@")[0], "properties": {"email": email}}
 
 
 async def test_what_an_answer_does_not_mention_is_tried_again(hubspot: HubSpotRig) -> None:
@@ -513,7 +601,7 @@ async def test_what_an_answer_does_not_mention_is_tried_again(hubspot: HubSpotRi
 
 async def test_an_error_that_names_nobody_is_narrowed_down(hubspot: HubSpotRig) -> None:
     def answer(inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        bad = [entry for entry in inputs if entry["id"] == "ada2@example.com"]
+        bad = [entry for entry in inputs if entry["properties"]["email"] == "ada2@example.com"]
         results = [taken(entry) for entry in inputs if entry not in bad]
         if len(inputs) > 2:
             results = results[:1]
@@ -636,12 +724,53 @@ async def test_a_deleted_note_is_written_anew_for_an_event_only(hubspot: HubSpot
     assert [str(note.id) for note in hubspot.store.notes] == [anew.remote_id]
 
 
-async def test_a_chat_of_a_deleted_contact_is_not_for_here(hubspot: HubSpotRig) -> None:
+async def refused_chat(rig: HubSpotRig, one: Owed[Chat]) -> DeliveryError:
     with pytest.raises(DeliveryError) as raised:
-        await hubspot.destination.log(owed_chat(contact_remote_id="999"), hubspot.intend)
+        await rig.destination.log(one, rig.intend)
+    return raised.value
 
-    assert isinstance(raised.value, Gone | Refused)
+
+async def test_a_chat_of_a_deleted_contact_says_so_and_costs_one_read(hubspot: HubSpotRig) -> None:
+    error = await refused_chat(hubspot, owed_chat(contact_remote_id="999"))
+
+    assert type(error) is ContactGone
+    assert error.reason == "its contact is not there any more"
+    assert hubspot.calls == 2
     assert hubspot.chats() == 0
+
+
+@pytest.mark.parametrize("status", [400, 404])
+async def test_a_refused_note_says_that_its_contact_is_gone_only_if_it_is(hubspot: HubSpotRig, status: int) -> None:
+    contact = await on_ada(hubspot)
+    refusal = Scripted(status, {"category": "VALIDATION_ERROR" if status == 400 else "OBJECT_NOT_FOUND"})
+
+    hubspot.faults.answer_next = [refusal]
+    there = await refused_chat(hubspot, owed_chat(1, contact_remote_id=contact))
+    hubspot.store.remove(int(contact))
+    hubspot.faults.answer_next = [refusal]
+    gone = await refused_chat(hubspot, owed_chat(2, contact_remote_id=contact))
+
+    assert type(there) is (Rejected if status == 400 else Busy)
+    assert type(gone) is ContactGone
+
+
+async def test_whether_a_contact_is_gone_is_not_guessed(hubspot: HubSpotRig) -> None:
+    hubspot.faults.answer_next = [None, Scripted(503, {})]
+
+    assert isinstance(await refused_chat(hubspot, owed_chat(contact_remote_id="999")), Unreachable)
+
+
+async def test_a_replayed_chat_of_a_deleted_contact_brings_nobody_back(hubspot: HubSpotRig) -> None:
+    error = await refused_chat(hubspot, owed_chat(contact_remote_id="999", is_replay=True))
+
+    assert type(error) is Gone
+
+
+async def test_a_chat_without_a_contact_there_waits_for_it(hubspot: HubSpotRig) -> None:
+    error = await refused_chat(hubspot, owed_chat())
+
+    assert isinstance(error, NotForHere)
+    assert error.reason == "its contact is not there yet"
 
 
 async def test_a_lost_note_is_not_looked_for_before_the_index_can_have_it(hubspot: HubSpotRig) -> None:

@@ -61,7 +61,7 @@ class HubSpot(Destination):
         return [made] if made else []
 
     async def upsert(self, owed: Sequence[Owed[Contact]], intend: Intend) -> Sequence[Result]:
-        """A read and an upsert for a hundred new contacts; one update for a hundred that we made."""
+        """A read and a create for a hundred new contacts; one update for a hundred that we made."""
         return await self._contacts.upsert(owed, intend)
 
     async def log(self, owed: Owed[Chat], intend: Intend) -> Receipt:

@@ -51,7 +51,9 @@ class Rejected(Refused):
 
 
 class Unmentioned(Busy):
-    """A batch was taken, and its answer does not mention this input. Seen for records that were merged away."""
+    """A call was taken, and its answer does not mention this input. Seen for records that were merged away."""
+
+    may_have_landed = True
 
 
 def error_from(answer: Answer, now: float) -> DeliveryError:

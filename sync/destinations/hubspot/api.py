@@ -1,6 +1,7 @@
 """HubSpot's calls: batches whose every input gets its own answer, searches, single requests.
 
-developers.hubspot.com/docs/api-reference/latest/crm/objects/contacts/batch/upsert-contacts
+developers.hubspot.com/docs/api-reference/latest/crm/objects/contacts/batch/upsert-contacts, and for inputs that fail
+alone …/latest/error-handling#multi-status-errors
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
@@ -38,7 +39,6 @@ class Written:
     """HubSpot's word that an input was taken."""
 
     id: str
-    is_new: bool
 
 
 class Api:
@@ -79,27 +79,28 @@ class Api:
         return answers
 
     async def search(self, path: str, name: str, value: str, properties: Sequence[str], created: str) -> list[Record]:
-        """The newest records with this value. The index lags behind: seconds, sometimes a minute.
+        """The newest records with this value, by `created`. The index lags behind: seconds, sometimes a minute.
 
         developers.hubspot.com/docs/api-reference/latest/crm/search-the-crm
         """
         wanted = {"propertyName": name, "operator": "EQ", "value": value}
         body = {
             "filterGroups": [{"filters": [wanted]}],
-            "properties": [*properties, created],
+            "properties": list(properties),
             "sorts": [{"propertyName": created, "direction": "DESCENDING"}],
             "limit": MOST,
         }
         return _records(await self.ask("POST", f"{path}/search", body))
 
     async def write(self, action: str, writes: Sequence[Write]) -> dict[str, Written | DeliveryError]:
-        """Upsert or update up to a hundred contacts. Every one of them has its own answer, by trace."""
+        """Create, upsert or update up to a hundred contacts. Every one of them has its own answer, by trace."""
 
         async def send(some: Sequence[Write]) -> dict[str, Written | DeliveryError]:
-            body = await self.ask("POST", f"{CONTACTS}/batch/{action}", {"inputs": [_input(write) for write in some]})
+            inputs = [_input(action, write) for write in some]
+            body = await self.ask("POST", f"{CONTACTS}/batch/{action}", {"inputs": inputs})
             answers, unnamed = accounted(some, body)
             left = [write for write in some if write.trace not in answers]
-            if not answers and (unnamed or action == "upsert" or "results" not in body):
+            if not answers and (unnamed or action != "update" or "results" not in body):
                 raise unnamed or Broken("HubSpot took the call and wrote nothing", status=200)
             if unnamed and left:
                 return answers | await each(send, left, key=_trace)
@@ -157,7 +158,7 @@ def accounted(
         answers |= {write.trace: refusal(entry) for write in about}
     for result in entries(body, "results"):
         if (write := _addressed(writes, answers, result)) and isinstance(result.get("id"), str):
-            answers[write.trace] = Written(result["id"], result.get("new") is True)
+            answers[write.trace] = Written(result["id"])
     return answers, unnamed
 
 
@@ -170,9 +171,11 @@ def _addressed(writes: Sequence[Write], answered: Mapping[str, object], result: 
     return left[0] if len(writes) == 1 and left else None
 
 
-def _input(write: Write) -> dict[str, Any]:
-    sent = {"id": write.id, "properties": dict(write.properties), "objectWriteTraceId": write.trace}
-    return {**sent, "idProperty": write.id_property} if write.id_property else sent
+def _input(action: str, write: Write) -> dict[str, Any]:
+    sent = {"properties": dict(write.properties), "objectWriteTraceId": write.trace}
+    if action == "create":
+        return {**sent, "properties": {**write.properties, str(write.id_property): write.id}}
+    return {**sent, "id": write.id, **({"idProperty": write.id_property} if write.id_property else {})}
 
 
 def _trace(write: Write) -> str:

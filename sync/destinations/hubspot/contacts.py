@@ -1,26 +1,32 @@
 """How contacts get into HubSpot: read who is there, create those who are not, update the others.
 
-A hundred new contacts are two calls. Three rules shape the rest:
+A hundred new contacts are two calls. Four rules shape the rest:
 
 - A record that somebody else made is only filled where it is empty (see `mapping.changes`).
-- Before anything is created the intent is committed, so that a lost answer does not make the record a stranger's.
+- Who has an email is created and never upserted by it: had somebody made their record since our read, an upsert would
+  overwrite it and put our uid on it. A create is refused then, and says whose record it is. An email is unique there,
+  so a create may be sent again as well.
+- Before anything is created the intent is committed, so that a lost answer does not make the record a stranger's. What
+  is found later is ours only with proof: our uid on it, or, where none is written, that it was created just then.
 - Every contact has its own result, whatever becomes of its batch.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from sync.destinations.base import Intend, Result
 from sync.destinations.hubspot.answers import Exists, NotThere, Rejected, Unmentioned
 from sync.destinations.hubspot.api import CONTACTS, Api, Written
-from sync.destinations.hubspot.mapping import Record, Write, changes, properties_of
+from sync.destinations.hubspot.mapping import CREATED, Record, Write, changes, properties_of
 from sync.destinations.hubspot.places import Again, Places, Verdict, held_up, vanished
 from sync.destinations.hubspot.settings import HubSpotSettings
 from sync.errors import Busy, DeliveryError, NotForHere, Refused, Unauthorized
 from sync.models import Contact, Owed, Receipt
 
 CLOCK_SKEW = 300.0
+LATEST = 900.0
+"""Seconds after its announcement in which a creation of ours can have taken effect."""
+
 ROUNDS = 3
 
 
@@ -38,7 +44,7 @@ class Contacts:
     async def upsert(self, owed: Sequence[Owed[Contact]], intend: Intend) -> list[Result]:
         """Deliver up to a hundred contacts. One result each, in the same order."""
         verdicts: dict[str, Verdict] = self._screened(owed)
-        waiting = [one for one in owed if one.delivery not in verdicts]
+        waiting = [_without_stale_intent(one) for one in owed if one.delivery not in verdicts]
         left: dict[str, str | None] = {}
         for attempt in range(ROUNDS):
             verdicts |= held_up(waiting, verdicts) or await self._round(waiting, intend, reread=attempt > 0)
@@ -64,8 +70,9 @@ class Contacts:
         found = [(one, place) for one in owed if (place := places.get(one.delivery)) is not None]
         new = [one for one in owed if one.delivery in places and places[one.delivery] is None]
         steps = (
-            ([one for one in new if one.subject.email or self._uid], self._created),
-            ([one for one in new if not (one.subject.email or self._uid)], self._created_once),
+            ([one for one in new if one.subject.email], self._created),
+            ([one for one in new if not one.subject.email and self._uid], self._created_by_uid),
+            ([one for one in new if not one.subject.email and not self._uid], self._created_once),
         )
         for group, step in steps:
             verdicts |= held_up(group, verdicts) or await step(group, intend)
@@ -74,17 +81,22 @@ class Contacts:
     # Those who are not
 
     async def _created(self, owed: Sequence[Owed[Contact]], intend: Intend) -> dict[str, Verdict]:
-        """Upsert by email, or by our uid where there is none: both may be sent again."""
+        """Create those who have an email. Who is there after all is not touched: the refusal leads to their record."""
+        return await self._sent("create", "email", owed, intend)
+
+    async def _created_by_uid(self, owed: Sequence[Owed[Contact]], intend: Intend) -> dict[str, Verdict]:
+        """Nobody but us writes our uid: by it an upsert meets no stranger."""
+        return await self._sent("upsert", str(self._uid), owed, intend)
+
+    async def _sent(self, action: str, key: str, owed: Sequence[Owed[Contact]], intend: Intend) -> dict[str, Verdict]:
         if not owed:
             return {}
         await intend([one.delivery for one in owed])
-        writes = {one.delivery: self._creation(one) for one in owed}
-        answers = await self._written("upsert", list(writes.values()))
+        answers = await self._written(action, [self._creation(one, key) for one in owed])
         return {one.delivery: self._creation_verdict(one, answers[one.delivery]) for one in owed}
 
-    def _creation(self, one: Owed[Contact]) -> Write:
+    def _creation(self, one: Owed[Contact], key: str) -> Write:
         properties = self._first_properties(one.subject)
-        key = "email" if one.subject.email else str(self._uid)
         return Write(one.delivery, properties.pop(key), properties, key)
 
     def _first_properties(self, contact: Contact) -> dict[str, str]:
@@ -96,10 +108,9 @@ class Contacts:
     def _creation_verdict(self, one: Owed[Contact], answer: Written | DeliveryError) -> Verdict:
         match answer:
             case Written():
-                # Not new after all: somebody created it between our read and this. From now on it is only filled.
-                return Receipt(answer.id, ours=answer.is_new or one.intended)
+                return Receipt(answer.id, ours=True)
             case Exists():
-                return Again(replace(one, remote_id=answer.remote_id, ours=one.intended))
+                return Again(replace(one, remote_id=answer.remote_id))
             case NotThere():
                 return Unauthorized("HubSpot does not know the address (404): check the base URL", status=answer.status)
         return answer
@@ -126,7 +137,7 @@ class Contacts:
         try:
             return await self._create(properties)
         except Exists as error:
-            return Again(replace(one, remote_id=error.remote_id, ours=one.intended))
+            return Again(replace(one, remote_id=error.remote_id))
         except Rejected as error:
             kept = {name: value for name, value in properties.items() if name not in error.properties}
             if len(kept) == len(properties) or self._names["phone"] not in kept:
@@ -136,17 +147,16 @@ class Contacts:
     async def _create(self, properties: Mapping[str, str]) -> Receipt:
         body = await self._api.ask("POST", CONTACTS, {"properties": properties})
         if not isinstance(body.get("id"), str):
-            raise Busy("HubSpot did not say the id of what it made")
+            raise Unmentioned("HubSpot did not say the id of what it made")
         return Receipt(body["id"], ours=True)
 
     async def _lost(self, one: Owed[Contact]) -> Record | None:
-        """The record that an earlier claim created without hearing of it: made since, and without an email."""
+        """The record that an earlier claim created without hearing of it: made just then, and without an email."""
         wait_for_index(one.intended_at, self._clock(), self._settings.search_lag)
         phone = self._names["phone"]
-        found = await self._api.search(CONTACTS, phone, str(one.subject.phone), self._places.properties, "createdate")
-        since = one.subject.created_at - CLOCK_SKEW
-        ours = [record for record in found if not record.emails and _created_at(record) >= since]
-        return min(ours, key=_created_at, default=None)
+        found = await self._api.search(CONTACTS, phone, str(one.subject.phone), self._places.properties, CREATED)
+        ours = [record for record in found if not record.emails and _was_announced(one, record)]
+        return ours[-1] if ours else None
 
     # Those who are
 
@@ -176,11 +186,12 @@ class Contacts:
         return changes(properties_of(one.subject, self._names), record, may_overwrite=may_overwrite, is_ours=is_ours)
 
     def _is_ours(self, one: Owed[Contact], record: Record) -> bool:
-        """Whether we created it, by the ledger, else by our uid on the record, else by an earlier claim's intent."""
-        uid = (record.properties or {}).get(self._uid or "")
-        if one.ours or uid == one.subject.uid:
+        """Whether we created it, by the ledger, else by our uid on the record; by when it was made only without one."""
+        if one.ours:
             return True
-        return one.remote_id is None and one.intended and not uid
+        if self._uid:
+            return (record.properties or {}).get(self._uid) == one.subject.uid
+        return _was_announced(one, record)
 
     def _update_verdict(self, one: Owed[Contact], record: Record, answer: Written | DeliveryError) -> Verdict:
         match answer:
@@ -207,7 +218,7 @@ class Contacts:
             if isinstance(answer, Rejected) and answer.properties & write.properties.keys():
                 again.append(write.without(answer.properties))
         empty = [write for write in again if action == "update" and not write.properties]
-        answers |= {write.trace: Written(write.id, is_new=False) for write in empty}
+        answers |= {write.trace: Written(write.id) for write in empty}
         answers |= await self._api.write(action, [write for write in again if write not in empty])
         sent = {write.trace: {*write.properties, str(write.id_property)} for write in writes}
         return {
@@ -236,11 +247,16 @@ def wait_for_index(intended_at: float | None, now: float, lag: float) -> None:
         raise Busy(reason, after=intended_at + lag - now)
 
 
-def _created_at(record: Record) -> float:
-    try:
-        return datetime.fromisoformat((record.properties or {})["createdate"]).timestamp()
-    except (KeyError, ValueError):
-        return float("inf")
+def _without_stale_intent(one: Owed[Contact]) -> Owed[Contact]:
+    """An intent proves nothing about a record that the ledger knew before: that one is ours or not by the ledger."""
+    return replace(one, intended_at=None) if one.remote_id is not None else one
+
+
+def _was_announced(one: Owed[Contact], record: Record) -> bool:
+    """Whether it was created when an earlier claim announced to create one."""
+    if one.intended_at is None or record.created_at is None:
+        return False
+    return one.intended_at - CLOCK_SKEW <= record.created_at <= one.intended_at + LATEST
 
 
 def _settled(verdict: Verdict, left_behind: str | None) -> Result:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from nameparser import HumanName
 
@@ -15,6 +16,7 @@ knowledge.hubspot.com/properties/property-field-types-in-hubspot
 
 OTHER_EMAILS = "hs_additional_emails"
 MERGED_IDS = "hs_merged_object_ids"
+CREATED = "createdate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,14 @@ class Record:
     def ids(self) -> frozenset[str]:
         """The ids that lead to this record: its own, and those of records that were merged into it."""
         return frozenset({self.id} | _listed((self.properties or {}).get(MERGED_IDS, "")))
+
+    @property
+    def created_at(self) -> float | None:
+        """When it was created, where that was read."""
+        try:
+            return datetime.fromisoformat((self.properties or {})[CREATED]).timestamp()
+        except (KeyError, ValueError):
+            return None
 
     def keys(self, id_property: str | None) -> frozenset[str]:
         """What leads to this record under such a property, in lower case. None: its ids."""

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from html import escape
 
 from sync.destinations.base import Intend
-from sync.destinations.hubspot.answers import NotThere
+from sync.destinations.hubspot.answers import NotThere, Rejected, Unmentioned
 from sync.destinations.hubspot.api import Api
 from sync.destinations.hubspot.contacts import wait_for_index
-from sync.errors import Busy, Gone, NotForHere
+from sync.errors import Busy, ContactGone, DeliveryError, Gone, NotForHere
 from sync.models import Chat, Message, Owed, Receipt
 
 NOTES = "/crm/v3/objects/notes"
@@ -33,7 +33,7 @@ class Notes:
     async def log(self, owed: Owed[Chat], intend: Intend) -> Receipt:
         """Write the chat's note. A note cannot be upserted, so one whose answer was lost is searched for first."""
         if owed.contact_remote_id is None:
-            raise NotForHere("the chat's contact has no record here")
+            raise NotForHere("its contact is not there yet")
         properties = properties_of(owed.subject, owed.delivery)
         known = owed.remote_id or await self._lost(owed)
         if known:
@@ -43,18 +43,34 @@ class Notes:
             except NotThere:
                 if owed.is_replay:
                     raise Gone("deleted there", status=404) from None
-        return await self._create(owed, properties, intend)
+        return await self._create(owed, owed.contact_remote_id, properties, intend)
 
-    async def _create(self, owed: Owed[Chat], properties: dict[str, str], intend: Intend) -> Receipt:
+    async def _create(self, owed: Owed[Chat], contact: str, properties: dict[str, str], intend: Intend) -> Receipt:
         await intend([owed.delivery])
-        to_contact = {"to": {"id": owed.contact_remote_id}, "types": [ON_CONTACT]}
+        to_contact = {"to": {"id": contact}, "types": [ON_CONTACT]}
         try:
             body = await self._api.ask("POST", NOTES, {"properties": properties, "associations": [to_contact]})
-        except NotThere:
-            raise Gone("the record of the chat's contact was deleted there", status=404) from None
+        except (NotThere, Rejected) as error:
+            if await self._is_gone(contact):
+                raise _contact_gone(owed, error.status) from None
+            if isinstance(error, NotThere):
+                raise Busy("HubSpot misses something, but not the contact (404)", status=404) from None
+            raise
         if not isinstance(body.get("id"), str):
-            raise Busy("HubSpot did not say the id of the note")
+            raise Unmentioned("HubSpot did not say the id of the note")
         return Receipt(body["id"], ours=True)
+
+    async def _is_gone(self, contact: str) -> bool:
+        """Whether the contact is missing: a refused note does not say so in a way that could be relied upon."""
+        match (await self._api.read([contact], ["email"]))[contact]:
+            case NotThere():
+                return True
+            case Rejected():
+                return False
+            case DeliveryError() as error:
+                raise error
+            case records:
+                return not records
 
     async def _lost(self, owed: Owed[Chat]) -> str | None:
         """The note that an earlier claim made without hearing of it: on the same contact, with our mark in it."""
@@ -65,6 +81,12 @@ class Notes:
         found = await self._api.search(NOTES, "associations.contact", contact, [body], "hs_createdate")
         mark = f"{marker(owed.delivery)}<"
         return next((note.id for note in found if mark in (note.properties or {}).get(body, "")), None)
+
+
+def _contact_gone(owed: Owed[Chat], status: int | None) -> Gone:
+    if owed.is_replay:
+        return Gone("the record of the chat's contact was deleted there", status=status)
+    return ContactGone("its contact is not there any more", status=status)
 
 
 def marker(delivery: str) -> str:

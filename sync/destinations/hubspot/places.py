@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from sync.destinations.base import Result
 from sync.destinations.hubspot.answers import NotThere
 from sync.destinations.hubspot.api import EVERYBODY, Api
-from sync.destinations.hubspot.mapping import MERGED_IDS, OTHER_EMAILS, Record
+from sync.destinations.hubspot.mapping import CREATED, MERGED_IDS, OTHER_EMAILS, Record
 from sync.destinations.hubspot.settings import HubSpotSettings
 from sync.errors import Busy, DeliveryError, Gone, Refused
 from sync.models import Contact, Owed
@@ -44,7 +44,7 @@ class Places:
         self._uid = settings.uid_property
         self._reads_all = settings.overwrite == "never"
         uid = [settings.uid_property] if settings.uid_property else []
-        self.properties = sorted({*settings.names.values(), "email", OTHER_EMAILS, MERGED_IDS, *uid})
+        self.properties = sorted({*settings.names.values(), "email", CREATED, OTHER_EMAILS, MERGED_IDS, *uid})
 
     async def of(
         self, owed: Sequence[Owed[Contact]], *, reread: bool
