@@ -13,11 +13,21 @@ PHONE_LIMIT = 64
 ATTRIBUTE_LIMIT = 2_000
 MESSAGE_LIMIT = 65_536
 
+MOST_MARKS = 30
+"""Marks on one letter that are kept, as in the Stream-Safe format of UAX 15: no language needs more, and the time that
+a normal form takes grows with the square of their number."""
+
+MOST_COMPOSED = 4
+"""The most characters that NFC makes one of: a text of four times the limit may still fit once it is normal."""
+
 NOT_SAID = frozenset({"", "null", "undefined"})
 _LONGEST_NOT_SAID = max(map(len, NOT_SAID))
 
 _NEVER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # classes Cc and Cs, but for tab and newline
 _BREAK = re.compile("[\t\n]")
+_NO_LETTER = r"[^\w\x00-\u02ff]"  # every mark is among these: a first look that costs ordinary text next to nothing
+_PERHAPS_MARKS = re.compile(f"{_NO_LETTER}(?<!{_NO_LETTER}{{2}}){_NO_LETTER}{{{MOST_MARKS},}}")
+_MARKS_OF_CLASS_0 = frozenset("\u0f73\u0f75\u0f81")  # each is made of two marks, and no mark itself
 _IN_BRACKETS = re.compile(r"[^<>]*<([^<>]*)>")
 _BASE64 = "base64:"
 
@@ -42,11 +52,27 @@ def said(value: object, *, limit: int = ATTRIBUTE_LIMIT, keep_lines: bool = Fals
     if text is None:
         return None
     if not (text.isascii() and text.isprintable()):
-        text = _safe(text, keep_lines=keep_lines)
+        text = _normal(_NEVER.sub("", text).strip()[: limit * MOST_COMPOSED], keep_lines=keep_lines)
     text = text.strip()
     if len(text) > limit:
         text = clip(text, limit)
-    return None if len(text) <= _LONGEST_NOT_SAID and text.lower() in NOT_SAID else text
+    return None if _says_nothing(text) else text
+
+
+def spelled(value: object) -> str | None:
+    """What a JSON scalar says, to compare it: like `said`, but whole, and spelled as it was sent instead of NFC.
+
+    A redelivery is spelled as the first delivery was. So a long text costs no more than reading it once.
+    """
+    text = value if isinstance(value, str) else _number_as_text(value)
+    if text is None:
+        return None
+    text = (text if text.isprintable() else _NEVER.sub("", text)).strip()
+    return None if _says_nothing(text) else text
+
+
+def _says_nothing(text: str) -> bool:
+    return len(text) <= _LONGEST_NOT_SAID and text.lower() in NOT_SAID
 
 
 def _number_as_text(value: object) -> str | None:
@@ -62,9 +88,29 @@ def _number_as_text(value: object) -> str | None:
             return None
 
 
-def _safe(text: str, *, keep_lines: bool) -> str:
-    text = _NEVER.sub("", text)
-    return unicodedata.normalize("NFC", text if keep_lines else _BREAK.sub(" ", text))
+def _normal(text: str, *, keep_lines: bool) -> str:
+    """NFC in linear time. What it changed is looked at again, as some marks are two in their normal form."""
+    text = _with_few_marks(text if keep_lines else _BREAK.sub(" ", text))
+    normal = unicodedata.normalize("NFC", text)
+    return normal if normal == text else _with_few_marks(normal)
+
+
+def _with_few_marks(text: str) -> str:
+    return text if len(text) <= MOST_MARKS else _PERHAPS_MARKS.sub(_thinned, text)
+
+
+def _thinned(run: re.Match[str]) -> str:
+    kept, marks = [], 0
+    for character in run[0]:
+        marks = marks + 1 if is_mark(character) else 0
+        if marks <= MOST_MARKS:
+            kept.append(character)
+    return "".join(kept)
+
+
+def is_mark(character: str) -> bool:
+    """Whether a character adds to the letter before it, such as an accent that is a character of its own."""
+    return unicodedata.combining(character) != 0 or character in _MARKS_OF_CLASS_0
 
 
 def email(text: str) -> str | None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sync.cleaning import body_of
+from sync.cleaning import MOST_MARKS, body_of
 from sync.errors import SettingsError
 from sync.models import Event, EventType
 from sync.settings import load
@@ -196,6 +196,37 @@ def test_json_inside_a_text_that_is_nested_too_deeply_is_left_out():
     assert "users: looks like JSON inside a text, but cannot be parsed" in event.flags
 
 
+def deep(levels: int, bracket: str = "[]") -> bytes:
+    """A START with an email and one value that is nested."""
+    nested = "[" * levels + "]" * levels if bracket == "[]" else '{"a":' * levels + "1" + "}" * levels
+    details = f'{{"email": "ada@example.com", "x": {nested}, "fields": {{"y": {nested}}}}}'
+    return f'{{"event": "CHAT_ON_START", "data": {{"id": 1, "details": {details}}}}}'.encode()
+
+
+@pytest.mark.parametrize("bracket", ["[]", "{}"])
+@pytest.mark.parametrize("levels", range(50, 750, 50))
+def test_one_value_that_is_nested_too_deeply_costs_no_lead(levels, bracket):
+    event = read(deep(levels, bracket))
+
+    assert event.error is None
+    assert event.visitor.email == "ada@example.com"
+    assert len(event.visitor.attributes["x"]) >= levels
+
+
+@pytest.mark.parametrize("levels", range(750, 1100))
+def test_a_deeply_nested_value_is_kept_as_text_or_flagged_or_the_body_is_unreadable(levels):
+    event = read(deep(levels))
+
+    if event.error is None:
+        assert "x" in event.visitor.attributes or "x: nested too deeply, left out" in event.flags
+    else:
+        assert event.error == "the JSON is nested too deeply"
+
+
+def test_a_deeply_nested_value_still_tells_two_sayings_apart():
+    assert read(deep(600)).key == read(deep(600)).key != read(deep(601)).key
+
+
 def test_a_number_of_thousands_of_digits_is_unreadable():
     event = read(b'{"event": "CHAT_ON_START", "id": ' + b"1" * 5000 + b"}")
 
@@ -208,6 +239,61 @@ def test_a_person_with_endless_attributes_is_cut_short():
 
     assert len(event.visitor.attributes) == 100
     assert "more than 100 attributes, the rest was left out" in event.flags
+
+
+ZALGO = "a" + "\u0327\u0301" * 5_000
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"event": "CHAT_ON_MESSAGE", "id": 1, "message": {"msg": ZALGO, "user": {"name": ZALGO}}},
+        {"event": "CHAT_ON_START", "data": {"id": 1, "details": {"name": ZALGO, ZALGO: ZALGO, "tags": [ZALGO]}}},
+        {"event": "case:status", "data": {"caseId": ZALGO, "contact": {"id": 1}, "messages": [{"message": ZALGO}]}},
+        {"event": "agent:login", "data": {"agent": ZALGO}},
+        {"event": ZALGO, "data": {}},
+    ],
+)
+def test_a_text_of_nothing_but_marks_is_never_normalized_at_its_full_length(document, monkeypatch):
+    handed, normalize = [], unicodedata.normalize
+    monkeypatch.setattr(unicodedata, "normalize", lambda form, text: handed.append(text) or normalize(form, text))
+    event = read(document)
+
+    assert event.error is None
+    assert all(len(text) <= 1 + MOST_MARKS for text in handed)
+
+
+def many(count: int, **changes) -> Event:
+    """A case of many messages. `changes` are those of its last one."""
+    rows = [{"id": number, "message": "x", "dateCreated": 1_700_000_000 + number} for number in range(count)]
+    rows[-1] |= changes
+    return read({"event": "case:status", "data": {"caseId": 1, "contact": {"id": 5}, "messages": rows}})
+
+
+def test_a_case_of_endless_messages_is_cut_short_but_for_its_last():
+    event = many(5_000)
+
+    assert [message.id for message in event.news.messages] == [*map(str, range(1_999)), "4999"]
+    assert event.occurred_at == 1_700_004_999
+    assert event.flags == ("messages: more than 2000, the rest was left out",)
+
+
+def test_messages_that_were_left_out_still_make_another_saying():
+    last = {"id": "last", "dateCreated": 1_800_000_000}
+
+    assert many(5_000, **last).key == many(5_000, **last).key != many(5_001, **last).key
+
+
+def test_as_many_messages_as_are_read_are_all_read():
+    assert len(many(2_000).news.messages) == 2_000
+    assert many(2_000).flags == ()
+
+
+def test_a_message_with_an_endless_id_gets_a_short_one():
+    endless, other = many(1, id="9" * 1_000), many(1, id="9" * 999 + "8")
+
+    assert len(endless.news.messages[0].id) <= 64
+    assert endless.news.messages[0].id != other.news.messages[0].id
 
 
 def test_flags_do_not_grow_without_limit():
@@ -274,6 +360,10 @@ def with_seen(document: dict, seen: str) -> dict:
     return case(messages=[{**row, "seen": seen} for row in document["data"]["messages"]])
 
 
+def contact(**fields) -> dict:
+    return case(contact={"id": "5", "fields": {"email": "ada@example.com"}, **fields})
+
+
 SAME = {
     "the date of its last change": (close(), close() | {"date_updated": "2018-07-23 05:20:00"}),
     "an agent's connections": (close(), close(agent={"clients": {}, "online": False, "photo": "a.png"})),
@@ -283,7 +373,6 @@ SAME = {
     "another spelling of nothing": (start(phone=None), start(phone="null")),
     "json inside a text": (close(), close() | {"users": json.loads(close()["users"])}),
     "what was seen": (with_seen(case(), "yes"), with_seen(case(), "no")),
-    "the case's date of last change": (case(), case(dateUpdated="2021-03-04T00:00:00Z")),
     "the time of a message's chat": (message("Hi", date_updated="2024-05-06 07:08:09"), message("Hi")),
 }
 
@@ -308,6 +397,8 @@ DIFFERENT = {
     "the case's status": (case(), case(status="active")),
     "the case's contact": (case(), case(contact={"id": "6", "fields": {}})),
     "the case's messages": (case(), case(messages=[])),
+    "the case's date of last change": (case(dateUpdated="2021-03-03"), case(dateUpdated="2021-03-04")),
+    "the contact's date of last change": (contact(dateUpdated="2021-03-03"), contact(dateUpdated="2021-03-04")),
     "the case's fields": (case(), case(fields={"topic": "Billing"})),
     "the event": (start(), {**start(), "event": "CHAT_ON_CLOSE"}),
 }
@@ -318,7 +409,10 @@ def test_another_saying_has_another_key(first, then):
     assert read(first).key != read(then).key
 
 
-@given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
+NORMAL = st.text(min_size=1, max_size=20).map(lambda text: unicodedata.normalize("NFC", text))
+
+
+@given(NORMAL, NORMAL)
 @quickly
 def test_two_messages_have_one_key_exactly_if_they_read_the_same(one, other):
     first, second = read(message(one)), read(message(other))
@@ -326,6 +420,17 @@ def test_two_messages_have_one_key_exactly_if_they_read_the_same(one, other):
     assert (first.key == second.key) == (
         [m.text for m in first.news.messages] == [m.text for m in second.news.messages]
     )
+
+
+def test_a_word_that_is_taken_back_is_a_new_saying():
+    """The first of the three emails is not told from the last by what is said, only by when the case was changed."""
+    emails = {"2024-05-06": "a@example.com", "2024-05-07": "b@example.com", "2024-05-08": "a@example.com"}
+    keys = {
+        read(case(contact={"id": "5", "fields": {"email": email}}, dateUpdated=date)).key
+        for date, email in emails.items()
+    }
+
+    assert len(keys) == 3
 
 
 @pytest.mark.parametrize("name", READABLE)

@@ -1,14 +1,28 @@
 """What a person typed becomes safe, comparable text."""
 
+import sys
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync.cleaning import body_of, clip, email, email_key, is_clean, payload_of, phone, said
+from sync.cleaning import (
+    MOST_MARKS,
+    body_of,
+    clip,
+    email,
+    email_key,
+    is_clean,
+    is_mark,
+    payload_of,
+    phone,
+    said,
+    spelled,
+)
 
-ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
+MARKED = st.text(st.sampled_from("aé\u0301\u0327\u0344\u0f73\u1e69★ "), min_size=25, max_size=90)
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60) | MARKED
 quickly = settings(deadline=None, max_examples=150)
 
 
@@ -44,6 +58,54 @@ def test_lines_are_kept_where_they_matter():
 def test_a_text_is_clipped_at_its_limit_without_a_space_at_the_end():
     assert said("Ada Lovelace", limit=4) == "Ada"
     assert clip("Ada", 4) == "Ada"
+
+
+@pytest.fixture
+def normalized(monkeypatch):
+    """Every text that was handed to `unicodedata.normalize`, whose time grows with the square of a run of marks."""
+    texts, normalize = [], unicodedata.normalize
+    monkeypatch.setattr(unicodedata, "normalize", lambda form, text: texts.append(text) or normalize(form, text))
+    return texts
+
+
+@pytest.mark.parametrize(
+    "marks", ["\u0327\u0301", "\u0301", "\u0f73", "\u0344", "\u0327\x00\u0301", "\U0001e130\u0301"]
+)
+def test_a_letter_keeps_no_more_marks_than_a_language_needs(marks, normalized):
+    text = said("Zoe" + marks * 1000 + "!", limit=10_000)
+
+    assert text[0] + text[-1] == "Z!"
+    assert len(text) <= len("Zoe!") + MOST_MARKS
+    assert all(len(handed) <= len("Zoe!") + MOST_MARKS for handed in normalized)
+
+
+def test_a_text_is_clipped_before_the_slow_work(normalized):
+    assert said("é" * 100_000, limit=100) == "é" * 100
+    assert all(len(text) <= 400 for text in normalized)
+
+
+def test_a_text_that_grows_shorter_in_its_normal_form_is_not_clipped():
+    assert said("  " + "\u03c9\u0314\u0342\u0345" * 50, limit=50) == "\u1fa7" * 50
+
+
+@pytest.mark.parametrize("text", ["★" * 100, "─" * 100, "🙂" * 100, "ท" + "ี่" * 15, "\u0301".join("a" * 100)])
+def test_a_long_row_of_signs_that_are_no_marks_is_kept(text):
+    assert said(text) == unicodedata.normalize("NFC", text)
+
+
+def test_every_character_that_could_slow_down_the_normal_form_counts_as_a_mark():
+    characters = map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1)))
+    slow = [c for c in characters if unicodedata.combining(unicodedata.normalize("NFD", c)[0])]
+
+    assert all(map(is_mark, slow))
+    assert all(len(said("x" + c * 50)) <= 1 + MOST_MARKS for c in slow)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(" Ada\x00 ", "Ada"), ("Jose\u0301", "Jose\u0301"), ("null", None), (2, "2"), ([], None)]
+)
+def test_what_is_compared_is_spelled_as_it_was_said(value, text):
+    assert spelled(value) == text
 
 
 @given(ANY_TEXT, st.integers(1, 40))

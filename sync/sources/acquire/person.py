@@ -1,12 +1,11 @@
 """Reads what a webhook says about a person."""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from sync.cleaning import ATTRIBUTE_LIMIT, EMAIL_LIMIT, NAME_LIMIT, PHONE_LIMIT, email, phone, said
+from sync.cleaning import ATTRIBUTE_LIMIT, EMAIL_LIMIT, NAME_LIMIT, PHONE_LIMIT, email, phone, said, spelled
 from sync.models import Visitor
 from sync.sources.acquire.reading import Reading
 
@@ -28,8 +27,10 @@ PRESENCE = frozenset({"online", "offline", "away", "idle", "busy", "invisible"})
 NAMING = ("name", "key", "label")
 CORE = frozenset({"name", "email", "phone"})
 KEY_LIMIT = 100
-UNLIMITED = sys.maxsize
 MOST_ATTRIBUTES = 100
+
+DEEPEST = 50
+"""Levels of a value that are compared one by one; what lies deeper is compared as a text."""
 
 
 def visitor_of(
@@ -58,30 +59,43 @@ def visitor_of(
     return Visitor(name=name, email=valid_email, phone=valid_phone, visitor_id=visitor_id, attributes=attributes)
 
 
-def lasting(value: Any) -> Any:
+def lasting(value: Any, levels: int = DEEPEST) -> Any:
     """What a JSON value says, to compare it: without what passes, without what says nothing, 2 the same as "2"."""
     match value:
-        case dict():
+        case dict() if levels:
             return {
                 key: kept
                 for key, inner in value.items()
-                if _lasts(key, inner) and (kept := _whole(inner) if key in SPREAD else lasting(inner)) is not None
+                if _lasts(key, inner)
+                and (kept := (_whole if key in SPREAD else lasting)(inner, levels - 1)) is not None
             }
-        case list():
-            return [lasting(inner) for inner in value]
+        case list() if levels:
+            return [lasting(inner, levels - 1) for inner in value]
+        case dict() | list():
+            return _as_json(value)
         case _:
-            return said(value, limit=UNLIMITED, keep_lines=True)
+            return spelled(value)
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: Any, levels: int) -> Any:
     """Like `lasting`, for fields of the account's own making: there a key may be called anything."""
     match value:
-        case dict():
-            return {key: kept for key, inner in value.items() if (kept := _whole(inner)) is not None}
-        case list():
-            return [_whole(inner) for inner in value]
+        case dict() if levels:
+            return {key: kept for key, inner in value.items() if (kept := _whole(inner, levels - 1)) is not None}
+        case list() if levels:
+            return [_whole(inner, levels - 1) for inner in value]
+        case dict() | list():
+            return _as_json(value)
         case _:
-            return said(value, limit=UNLIMITED, keep_lines=True)
+            return spelled(value)
+
+
+def _as_json(value: Any) -> str | None:
+    """An object or a list as text; None where it is nested so deeply that it could be read, but not written."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return None
 
 
 def _lasts(key: str, value: Any) -> bool:
@@ -123,7 +137,10 @@ def _says_something(value: Any) -> bool:
 def _attributes(values: Mapping[str, Any], reading: Reading) -> dict[str, str]:
     attributes: dict[str, str] = {}
     for key, value in values.items():
-        text = reading.text(key, _flat(value), limit=ATTRIBUTE_LIMIT)
+        flat = _flat(value)
+        if flat is None:
+            reading.note(f"{key}: nested too deeply, left out")
+        text = reading.text(key, flat, limit=ATTRIBUTE_LIMIT)
         if not key or text is None:
             continue
         if len(attributes) == MOST_ATTRIBUTES:
@@ -142,8 +159,8 @@ def _flat(value: Any) -> Any:
         value = list(value.values())
     if isinstance(value, list):
         words = [said(_named(item)) for item in value]
-        return ", ".join(word for word in words if word) if all(words) else json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+        return ", ".join(word for word in words if word) if all(words) else _as_json(value)
+    return _as_json(value) if isinstance(value, dict) else value
 
 
 def _named(item: Any) -> Any:

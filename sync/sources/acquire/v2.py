@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sync.cleaning import MESSAGE_LIMIT, NAME_LIMIT, said
+from sync.cleaning import MESSAGE_LIMIT, NAME_LIMIT, said, spelled
 from sync.models import ChatNews, EventType, Message, Visitor
 from sync.sources.acquire.document import Unreadable, trimmed, unfold
 from sync.sources.acquire.person import lasting, visitor_of
-from sync.sources.acquire.reading import Reading, Told
+from sync.sources.acquire.reading import ID_LIMIT, Reading, Told
 
 NAMES = {"case:message:new": EventType.MESSAGE}
 STATUSES = {
@@ -25,11 +25,14 @@ STATUSES = {
 }
 SENDERS = {"contact": "visitor", "user": "agent"}
 INTERNAL = "note"
+MOST_MESSAGES = 2000
+"""Messages of one webhook that are read: as many as are kept of a chat."""
 
 FOLDED = ("contact", "messages", "fields")
 PERSON = ("name", "email", "phone", "fields", "custom_fields", "tags")
 SAYS_OF_MESSAGE = ("id", "channel", "senderId", "senderType", "type", "message", "dateCreated")
-DATES = ("dateCreated", "dateQueue", "dateActive", "dateClosed", "dateUpdated")
+CHANGED = "dateUpdated"
+DATES = ("dateCreated", "dateQueue", "dateActive", "dateClosed", CHANGED)
 
 
 def is_family(data: Any) -> bool:
@@ -48,6 +51,7 @@ class Facts:
     fields: Mapping[str, Any]
     contact: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
+    rows_sent: int
     messages: tuple[Message, ...]
     status: str | None
     dates: Mapping[str, float | None]
@@ -84,11 +88,13 @@ def _facts(data: Mapping[str, Any], reading: Reading) -> Facts:
         if field in fields:
             fields[field] = unfold(fields[field], field, reading)
     contact = fields.get("contact")
-    rows = _rows(fields)
+    sent = _rows(fields)
+    rows = _read_of(sent, reading)
     return Facts(
         fields=fields,
         contact=contact if isinstance(contact, dict) else {},
         rows=rows,
+        rows_sent=len(sent),
         messages=tuple(message for row in rows if (message := _message(row, reading))),
         status=(reading.text("status", fields.get("status")) or "").lower() or None,
         dates={field: reading.time(field, fields.get(field)) for field in DATES},
@@ -103,6 +109,14 @@ def _rows(fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return [row for row in messages if isinstance(row, dict)] if isinstance(messages, list) else []
 
 
+def _read_of(rows: Sequence[Mapping[str, Any]], reading: Reading) -> Sequence[Mapping[str, Any]]:
+    """The first rows, which say what the case is about, and the last one, which says how and when it ended."""
+    if len(rows) <= MOST_MESSAGES:
+        return rows
+    reading.note(f"messages: more than {MOST_MESSAGES}, the rest was left out")
+    return [*rows[: MOST_MESSAGES - 1], rows[-1]]
+
+
 def _message(row: Mapping[str, Any], reading: Reading) -> Message | None:
     """One line of the transcript; None for an internal note, or where nothing is written."""
     kind = said(row.get("type"))
@@ -111,12 +125,17 @@ def _message(row: Mapping[str, Any], reading: Reading) -> Message | None:
         return None
     sender = row.get("sender")
     return Message(
-        id=said(row.get("id")) or reading.keyed("v2", "message", None, _says_of_message(row)),
+        id=_id(row) or reading.keyed("v2", "message", None, _says_of_message(row)),
         sender="system" if kind == "event" else _sender(row),
         text=text,
         at=reading.believed(reading.time("message.dateCreated", row.get("dateCreated"))),
         name=reading.text("sender", sender.get("name"), limit=NAME_LIMIT) if isinstance(sender, dict) else None,
     )
+
+
+def _id(row: Mapping[str, Any]) -> str | None:
+    text = said(row.get("id"))
+    return text if text is not None and len(text) <= ID_LIMIT else None
 
 
 def _sender(row: Mapping[str, Any]) -> str:
@@ -138,11 +157,22 @@ def _type(name: str, facts: Facts) -> EventType:
 
 
 def _says(facts: Facts) -> dict[str, Any]:
+    """What makes the event key, with the dates on which the case and its contact were last changed, if they are said.
+
+    They tell a word that was taken back (a@, b@, a@ again) from a redelivery of the first one, which has its bytes and
+    so its dates. Should a redelivery carry a later date all the same, it is stored twice and changes nothing: folding
+    is idempotent. A newest word taken for a duplicate would be lost.
+    """
     return {
+        "changed": [
+            None if facts.is_message else spelled(facts.fields.get(CHANGED)),
+            spelled(facts.contact.get(CHANGED)),
+        ],
         "status": facts.status,
         "contact": lasting({"id": facts.contact.get("id"), **_person(facts.contact)}),
         "case": lasting({"fields": facts.fields.get("fields")}),
         "messages": [_says_of_message(row) for row in facts.rows],
+        "messages_sent": facts.rows_sent,
     }
 
 
