@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from sync.destinations.base import Destination
-from sync.errors import LedgerUnavailable
+from sync.errors import LedgerError
 from sync.ledger import Claimed, Settlement
 from sync.models import Kind
 from sync.outcomes import Delivered
@@ -21,7 +21,7 @@ POLL = 1.0
 NAP = 1.0
 """Seconds that a lane waits when the ledger cannot be written."""
 
-GRACE = 25.0
+GRACE = 20.0
 """Seconds that calls in flight get to finish at shutdown; their leases take care of the rest."""
 
 
@@ -84,7 +84,7 @@ class Lane:
         self.woken.clear()
         try:
             return await self.pipeline.claim(self.destination, self.limits, self.lease)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             log.warning("cannot claim", destination=self.destination.name, reason=str(error))
             return None
 
@@ -101,15 +101,15 @@ class Lane:
 
     async def _carry(self, claimed: Claimed) -> None:
         settlements = await self.pipeline.deliver(self.destination, claimed, self.lease)
+        await self._settle(settlements, claimed.owed[0].lease_until)
         for settlement in settlements:
             _tell(self.destination.name, claimed.kind, settlement)
-        await self._settle(settlements, claimed.owed[0].lease_until)
 
     async def _settle(self, settlements: Sequence[Settlement], lease_until: float) -> None:
         while True:
             try:
                 await self.pipeline.writer.settle(settlements)
-            except LedgerUnavailable as error:
+            except LedgerError as error:
                 log.warning("cannot settle", destination=self.destination.name, reason=str(error))
                 if self.pipeline.clock() + NAP > lease_until:
                     return

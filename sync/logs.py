@@ -1,5 +1,6 @@
 """What is logged, and what never is: no payloads, no headers, no values that an exception carries."""
 
+import asyncio
 import logging
 import sys
 import traceback
@@ -8,6 +9,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 import structlog
+
+log = structlog.get_logger("sync.logs")
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -44,6 +47,13 @@ def configure(log_format: Literal["console", "json"], level: str) -> None:
     for noisy in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def escaped(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that nobody waited for. asyncio's own words show the values at hand, so they stay out."""
+    del loop
+    kinds = sorted(f"{name}: {type(value).__qualname__}" for name, value in context.items() if name != "message")
+    log.error("an error was left over in the event loop", about=", ".join(kinds), exc_info=context.get("exception"))
 
 
 def _frames_only(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

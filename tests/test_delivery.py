@@ -12,6 +12,7 @@ import pytest
 from sync.destinations.base import Destination
 from sync.dispatcher import Lane
 from sync.ledger import Ledger
+from sync.models import Receipt
 from tests.running import Running, running, start
 
 HOUR = 3600.0
@@ -242,6 +243,50 @@ async def test_an_adapter_that_forgets_a_subject_is_caught(service: Running, mon
 
     (row,) = deliveries(service.ledger)
     assert (row["state"], row["error"]) == ("pending", "unexpected RuntimeError")
+
+
+async def test_an_answer_that_cannot_be_stored_is_a_retry_and_sinks_no_other(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def surrogate(owed: Any, intend: object) -> list[Receipt]:
+        del intend
+        return [Receipt("\ud800" if one.subject.email == "ada@example.com" else "7", ours=True) for one in owed]
+
+    monkeypatch.setattr(service.destination, "upsert", surrogate)
+    await service.post(start(1, "ada@example.com"))
+    await service.post(start(2, "bob@example.com"))
+    await service.drain()
+
+    waiting, taken = sorted(deliveries(service.ledger), key=lambda row: str(row["remote_id"] or ""))
+    assert (taken["state"], taken["remote_id"]) == ("delivered", "7")
+    assert (waiting["state"], waiting["attempts"]) == ("pending", 1)
+    assert waiting["error"] == "its answer could not be stored"
+    assert waiting["due_at"] > service.clock.now
+
+
+async def test_a_lane_outlives_a_ledger_that_is_damaged(service: Running) -> None:
+    connection = service.ledger.engine.connection  # type: ignore[attr-defined]
+    await service.post(start())
+    connection.execute("ALTER TABLE destinations RENAME TO gone")
+    assert await service.drain() == 0
+    connection.execute("ALTER TABLE gone RENAME TO destinations")
+
+    assert await service.drain() == 1
+
+
+async def test_a_settlement_that_a_damaged_ledger_refuses_is_left_to_its_lease(service: Running) -> None:
+    connection = service.ledger.engine.connection  # type: ignore[attr-defined]
+    await service.post(start())
+    (lane,) = service.service.dispatcher.lanes
+    claimed = await service.service.pipeline.claim(service.destination, lane.limits, lane.lease)
+    connection.execute("ALTER TABLE deliveries RENAME TO gone")
+    service.clock.sleep(lane.lease)
+    async with asyncio.timeout(5):
+        await lane._carry(claimed)
+    connection.execute("ALTER TABLE gone RENAME TO deliveries")
+
+    await service.drain()
+    assert [row["state"] for row in deliveries(service.ledger)] == ["delivered"]
 
 
 async def test_an_attempt_late_in_its_lease_does_not_send(service: Running) -> None:

@@ -1,19 +1,24 @@
 """Where concrete classes meet settings; keys, logs, ids."""
 
+import asyncio
 import logging
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
-from sync.errors import SettingsError
+from sync.errors import LedgerError, SettingsError
 from sync.ids import new_id
-from sync.logs import configure
+from sync.logs import configure, escaped
 from sync.secret import digest, key_beside
+from sync.service import serve
 from sync.settings import Settings, check_address, load
-from sync.wiring import destinations, ledger_file, secret_key, sources, takers
+from sync.wiring import Service, build, destinations, ledger_file, secret_key, sources, takers
 from tests.people import NOON
 
 
@@ -96,32 +101,51 @@ def test_a_secrets_folder_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPa
         load(Settings)
 
 
-@pytest.mark.parametrize("address", ["http://crm.example.com", "ftp://127.0.0.1", "crm.example.com", "http://"])
+CLEAR = [
+    "http://crm.example.com",
+    "http://127.evil.example",
+    "http://127.0.0.1.evil.example",
+    "ftp://127.0.0.1",
+    "crm.example.com",
+    "http://",
+]
+
+
+@pytest.mark.parametrize("address", CLEAR)
 def test_an_address_in_the_clear_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"http"):
         check_address(address)
 
 
 @pytest.mark.parametrize(
-    "address", ["https://crm.example.com", "http://127.0.0.1:9", "http://localhost", "http://[::1]:9"]
+    "address",
+    ["https://crm.example.com", "http://127.0.0.1:9", "http://127.9.9.9", "http://localhost", "http://[::1]:9"],
 )
 def test_an_address_over_tls_or_on_this_machine_is_fine(address: str) -> None:
     check_address(address)
 
 
+@contextmanager
+def logging_as(log_format: str) -> Iterator[None]:
+    """Logging as the service sets it up."""
+    before = logging.getLogger().handlers
+    configure(log_format, "info")  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        logging.getLogger().handlers = before
+        structlog.reset_defaults()
+
+
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_an_exception_is_logged_without_its_text(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
-    before, said_by_a_visitor = logging.getLogger().handlers, "-".join(["canary", "example"])
-    try:
-        configure(log_format, "info")  # type: ignore[arg-type]
+    said_by_a_visitor = "-".join(["canary", "example"])
+    with logging_as(log_format):
         try:
             raise KeyError(said_by_a_visitor)
         except KeyError:
             structlog.get_logger("sync.test").exception("it failed")
             logging.getLogger("other").error("theirs failed too", exc_info=sys.exc_info())
-    finally:
-        logging.getLogger().handlers = before
-        structlog.reset_defaults()
 
     printed = capsys.readouterr().err
     assert "it failed" in printed
@@ -129,3 +153,45 @@ def test_an_exception_is_logged_without_its_text(log_format: str, capsys: pytest
     assert "KeyError" in printed
     assert "test_wiring" in printed
     assert said_by_a_visitor not in printed
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+async def test_an_error_that_nobody_waits_for_is_logged_without_what_it_says(
+    log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said_by_a_visitor = "-".join(["canary", "example"])
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(escaped)
+
+    def fail(row: str) -> None:
+        raise KeyError(row)
+
+    with logging_as(log_format):
+        loop.call_soon(fail, said_by_a_visitor)
+        loop.call_exception_handler({"message": said_by_a_visitor, "future": said_by_a_visitor})
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    printed = capsys.readouterr().err
+    assert "KeyError" in printed
+    assert "test_wiring" in printed
+    assert said_by_a_visitor not in printed
+
+
+async def test_a_service_whose_ledger_cannot_be_written_any_more_ends_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    built: list[Service] = []
+
+    def noted(*given: Any, **more: Any) -> Service:
+        built.append(build(*given, **more))
+        return built[0]
+
+    monkeypatch.setattr("sync.service.build", noted)
+    monkeypatch.setattr("sync.service._tune", lambda: None)
+    monkeypatch.setattr("sync.service.HOUSEKEEPING", 0.01)
+    settings = Settings(ledger=f"sqlite:///{tmp_path / 'ledger.sqlite3'}", destinations=())
+
+    async with asyncio.timeout(10):
+        with pytest.raises(LedgerError, match="has ended"):
+            await serve(settings, host="127.0.0.1", port=0, announce=lambda *_: built[0].writer.close())

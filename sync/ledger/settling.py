@@ -60,7 +60,7 @@ def claim(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]], l
 
 
 def _probed_until(lane: Lane, longest: float) -> float:
-    """Until when a probe is under way; one that would take longer than a lease is left over from a clock that jumped."""
+    """Until when a probe is under way; one longer than a lease is left over from a clock that jumped."""
     return lane.probe_until if lane.probe_until is not None and lane.probe_until <= longest else 0.0
 
 

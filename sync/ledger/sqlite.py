@@ -20,7 +20,10 @@ FIXED = (3, 51, 3)
 BUSY_TIMEOUT = 5.0
 """Seconds that a write waits for another process before it says that the ledger is locked."""
 
-TRANSIENT = ("full", "readonly", "read-only", "locked", "unable to open", "disk i/o", "busy", "malformed")
+DAMAGED = "disk image is malformed"
+"""What SQLite says of a broken file; mere "malformed" it also says of JSON."""
+
+TRANSIENT = ("full", "readonly", "read-only", "locked", "unable to open", "disk i/o", "busy", DAMAGED)
 """Words in SQLite's messages that mean: nothing was written, and it is not the fault of what was asked."""
 
 
@@ -199,6 +202,6 @@ def _translated() -> Iterator[None]:
         message = str(error).lower()
         if isinstance(error, sqlite3.OperationalError) and any(word in message for word in TRANSIENT):
             raise LedgerUnavailable(f"the ledger cannot be written: {error}") from error
-        if "malformed" in message or "not a database" in message:
+        if DAMAGED in message or "not a database" in message:
             raise LedgerError(f"the ledger file is damaged: {error}") from error
         raise

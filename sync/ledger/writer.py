@@ -5,12 +5,13 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from sync.errors import LedgerUnavailable
+from sync.errors import LedgerError, LedgerUnavailable, SyncError
 from sync.ledger import Applied, Ledger, Settlement
 from sync.models import Event
+from sync.outcomes import Retry
 
 log = logging.getLogger("sync.ledger")
 
@@ -19,6 +20,12 @@ GROUP = 500
 
 WAITING = 20_000
 """More jobs than this in the queue are refused (503): memory is bounded, and the source tries again."""
+
+STOPPED = 8.0
+"""Seconds that what waits gets to finish when the writer is closed."""
+
+UNSTORABLE_AGAIN = 60.0
+"""Seconds after which a delivery is attempted again whose answer could not be stored."""
 
 T = TypeVar("T")
 
@@ -31,11 +38,12 @@ class _Job:
     settlements: Sequence[Settlement] | None = None
     work: Callable[[Ledger], Any] | None = None
     result: Any = field(default=None)
-    error: BaseException | None = field(default=None)
+    error: SyncError | None = field(default=None)
+    is_served: bool = False
 
 
 class Writer:
-    """Answers each job only after the commit that holds it.
+    """Answers each job, and only after the commit that holds it. What a job raises reaches who waits as a LedgerError.
 
     No linger: a job that comes alone is committed alone, and while a commit is under way the next group gathers.
     """
@@ -44,6 +52,7 @@ class Writer:
         self.ledger = ledger
         self.on_commit = on_commit
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -53,26 +62,31 @@ class Writer:
         return self._thread.is_alive()
 
     async def apply(self, event: Event) -> Applied:
-        """Store and fold one event. Returns after the commit. Raises LedgerUnavailable."""
+        """Store and fold one event. Returns after the commit. Raises LedgerError."""
         applied: Applied = await self._submit(event=event)
         return applied
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write down how attempts ended. Returns after the commit. Raises LedgerUnavailable."""
+        """Write down how attempts ended. Returns after the commit. Raises LedgerError."""
         await self._submit(settlements=settlements)
 
     async def do(self, work: Callable[[Ledger], T]) -> T:
-        """Do anything with the ledger inside the next transaction. Returns after the commit."""
+        """Do anything with the ledger inside the next transaction. Returns after the commit. Raises LedgerError."""
         result: T = await self._submit(work=work)
         return result
 
     def close(self) -> None:
         """Finish what waits, then stop."""
+        self._is_closing = True
         self._jobs.put(None)
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=STOPPED)
 
     def _submit(self, **job: Any) -> "asyncio.Future[Any]":
-        if self._jobs.qsize() > WAITING or not self._thread.is_alive():
+        if not self._thread.is_alive():
+            raise LedgerUnavailable("the thread that writes the ledger has ended")
+        if self._is_closing:
+            raise LedgerUnavailable("the service is stopping")
+        if self._jobs.qsize() > WAITING:
             raise LedgerUnavailable("too many webhooks wait for the ledger")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -82,20 +96,32 @@ class Writer:
     def _run(self) -> None:
         stopping = False
         while not stopping:
-            jobs: list[_Job] = []
-            job = self._jobs.get()
-            while job is not None:
-                jobs.append(job)
-                if len(jobs) >= GROUP:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-            stopping = job is None
+            jobs, stopping = self._gathered()
             if jobs:
-                self._serve(jobs)
+                self._serve_surely(jobs)
                 self._answer(jobs)
+
+    def _gathered(self) -> tuple[list[_Job], bool]:
+        """The next group, and whether it is the last."""
+        jobs: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) >= GROUP:
+                break
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+        return jobs, job is None
+
+    def _serve_surely(self, jobs: list[_Job]) -> None:
+        """Run jobs; if even that is interrupted, who waits is told so, and the thread lives on for the next group."""
+        try:
+            self._serve(jobs)
+        except BaseException as error:  # SystemExit and the like too: nobody else could answer
+            _fail([job for job in jobs if not job.is_served], LedgerUnavailable("the ledger could not be written"))
+            log.error("the ledger's writer was interrupted", exc_info=error)
 
     def _serve(self, jobs: list[_Job]) -> None:
         """Run jobs in one transaction; if it fails for anything but the disk, one by one: a bad one sinks alone."""
@@ -103,14 +129,16 @@ class Writer:
             with self.ledger.transaction():
                 self._do(jobs)
         except LedgerUnavailable as error:
-            for job in jobs:
-                job.error = error
+            _fail(jobs, error)
         except Exception as error:  # noqa: BLE001 - whatever one event raises must not sink its group
             if len(jobs) > 1:
                 for job in jobs:
                     self._serve([job])
             else:
                 self._sink(jobs[0], error)
+        else:
+            for job in jobs:
+                job.is_served = True
 
     def _do(self, jobs: list[_Job]) -> None:
         settling = [job for job in jobs if job.settlements is not None]
@@ -126,15 +154,35 @@ class Writer:
                 job.result = job.work(self.ledger)
 
     def _sink(self, job: _Job, error: Exception) -> None:
+        """A job that fails alone: its event is kept as unreadable, its settlements one by one; others are told."""
         log.error("a ledger job failed", exc_info=error)
-        if job.event is None:
-            job.error = error
-            return
         try:
-            with self.ledger.transaction():
-                job.result = self.ledger.apply_poison(job.event, error)
-        except LedgerUnavailable as unavailable:
-            job.error = unavailable
+            if job.event is not None:
+                with self.ledger.transaction():
+                    job.result = self.ledger.apply_poison(job.event, error)
+            elif job.settlements is not None:
+                self._settle_apart(job.settlements)
+            else:
+                _fail([job], error)
+            job.is_served = True
+        except Exception as worse:  # noqa: BLE001 - not even that can be written: who waits must hear of it
+            _fail([job], worse)
+
+    def _settle_apart(self, settlements: Sequence[Settlement]) -> None:
+        """Settle each in its own transaction. An outcome that cannot be stored becomes a Retry, behind its fence."""
+        for settlement in settlements:
+            try:
+                self._settle(settlement)
+            except LedgerUnavailable:
+                raise
+            except Exception as error:  # what one answer holds must not sink the others
+                log.error("the answer to a delivery could not be stored", exc_info=error)
+                lost = Retry("its answer could not be stored", may_have_landed=True)
+                self._settle(replace(settlement, outcome=lost, retry_in=UNSTORABLE_AGAIN))
+
+    def _settle(self, settlement: Settlement) -> None:
+        with self.ledger.transaction():
+            self.ledger.settle([settlement])
 
     def _answer(self, jobs: list[_Job]) -> None:
         """Wake each waiting loop once for all its jobs."""
@@ -155,3 +203,10 @@ class Writer:
                 job.future.set_result(job.result)
         if any(job.event is not None or job.settlements is not None for job in jobs):
             self.on_commit()
+
+
+def _fail(jobs: Sequence[_Job], error: Exception) -> None:
+    """Give jobs their error. What is not ours may quote a visitor, so only its class is told."""
+    said = error if isinstance(error, SyncError) else LedgerError(f"the ledger failed ({type(error).__name__})")
+    for job in jobs:
+        job.error, job.is_served = said, True
