@@ -9,13 +9,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Any
 
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random
 
-from sync.errors import Broken, Busy, DeliveryError, Refused, Throttled, Unauthorized, Unreachable
+from sync.errors import Broken, Busy, DeliveryError, NotSent, Refused, Throttled, Unauthorized, Unreachable
 
 LONGEST_HINT = 86400.0
 """No wait hint is believed beyond a day: the probe asks again."""
@@ -71,8 +72,9 @@ class Client:
     The pool of httpx 0.28 loses slots for good when a request is cancelled from outside or times out while waiting for
     a slot. So: one client per destination, never more requests than connections, only httpx's own timeouts, and a new
     client after a PoolTimeout. Those timeouts are per read, so the answer is streamed under a deadline and a size
-    limit. Redirects are not followed: credentials would go with them. `blip` is how many seconds a refused connection
-    is tried again at once; anything longer is for the ledger to remember.
+    limit, and never inflated: a few hundred bytes can become a gigabyte. Redirects are not followed: credentials would
+    go with them. Cookies are not kept. `blip` is how many seconds a refused connection is tried again at once; anything
+    longer is for the ledger to remember.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Client:
         self.base_url = base_url
         self.timeout = timeout
         self.gate: Gate = _no_gate
-        self._headers = {"User-Agent": USER_AGENT, **(headers or {})}
+        self._headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
         self._connections = connections
         self._transport = transport
         self._clock = clock
@@ -110,6 +112,7 @@ class Client:
             timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
             limits=httpx.Limits(max_connections=self._connections, max_keepalive_connections=self._connections),
             follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             transport=self._transport,
             trust_env=False,
         )
@@ -151,20 +154,24 @@ class Client:
                 ):
                     with attempt:
                         return await self._answer(request)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                raise NotSent(f"no connection ({type(error).__name__})") from error
             except httpx.PoolTimeout as error:
                 if self._client is used:
                     self._client = self._build()
                     await used.aclose()
-                raise Unreachable("no free connection") from error
+                raise NotSent("no free connection") from error
             except httpx.TimeoutException as error:
                 raise Unreachable(f"timed out ({type(error).__name__})") from error
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the latter for where a redirect leads
                 raise Unreachable(f"no answer ({type(error).__name__})") from error
         raise AssertionError("unreachable")  # pragma: no cover
 
     async def _answer(self, request: httpx.Request) -> Answer:
         response = await self._client.send(request, stream=True)
         try:
+            if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+                raise Unreachable("the answer was compressed although we asked for none")
             body = b"".join([chunk async for chunk in self._limited(response)])
         finally:
             await response.aclose()
@@ -221,7 +228,7 @@ def _number(text: str | None) -> float | None:
 def _until(text: str, now: float) -> float | None:
     try:
         moment = parsedate_to_datetime(text.replace(" UTC", " GMT"))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import structlog
@@ -14,6 +14,8 @@ from sync.alarms import disk_alarms, review, tell
 from sync.destinations.base import Destination
 from sync.errors import LedgerError, SettingsError
 from sync.http import Client
+from sync.ledger.writer import Writer
+from sync.logs import escaped
 from sync.sandbox.app import build as build_sandbox
 from sync.sandbox.store import Store
 from sync.settings import Settings, is_loopback, load
@@ -36,7 +38,7 @@ from sync.wiring import (
 log = structlog.get_logger("sync.service")
 
 HOUSEKEEPING = 5.0
-"""Seconds between two rounds of housekeeping."""
+"""Seconds between two rounds of housekeeping, and between two looks at whether the writer lives."""
 
 
 def check_exposure(settings: Settings, host: str) -> None:
@@ -60,9 +62,11 @@ async def serve(
 ) -> None:
     """Take webhooks and, unless told otherwise, serve the lanes, until SIGTERM or SIGINT.
 
-    `announce` is called with our address and the sandbox's once requests are taken. Raises LedgerInUse, SettingsError.
+    `announce` is called with our address and the sandbox's once requests are taken. Raises LedgerInUse, SettingsError,
+    and LedgerError if the ledger's writer ends before we do.
     """
     check_exposure(settings, host)
+    stop = _watch()
     async with AsyncExitStack() as stack:
         service = await _start(stack, settings, dispatch=dispatch)
         webhooks = Webhooks(service.pipeline, service.sources, settings.body_limit, settings.body_timeout)
@@ -82,7 +86,7 @@ async def serve(
             work = _work(service, settings, webhooks, folder, dispatch=dispatch)
             tasks = [group.create_task(each) for each in work]
             announce(servers[0].url, sandbox.url if sandbox is not None else None)
-            await _signal()
+            await _until_stopped(stop, service.writer)
             log.info("stopping: calls in flight may finish")
             servers[0].stop()
             await service.dispatcher.stop()
@@ -91,17 +95,20 @@ async def serve(
             for server in servers:
                 server.stop()
         await _count_rejected(service, webhooks)
+        _check_alive(service.writer)
 
 
 async def dispatch_only(settings: Settings) -> None:
-    """Serve the lanes until SIGTERM or SIGINT. Raises LedgerInUse, SettingsError."""
+    """Serve the lanes until SIGTERM or SIGINT. Raises LedgerInUse, SettingsError, LedgerError."""
+    stop = _watch()
     async with AsyncExitStack() as stack:
         service = await _start(stack, settings, dispatch=True)
         async with asyncio.TaskGroup() as group:
             lanes = group.create_task(service.dispatcher.run())
-            await _signal()
+            await _until_stopped(stop, service.writer)
             await service.dispatcher.stop()
             lanes.cancel()
+        _check_alive(service.writer)
 
 
 async def dispatch_once(settings: Settings) -> int:
@@ -179,7 +186,13 @@ async def _housekeeping(service: Service, settings: Settings, webhooks: Webhooks
     client = Client(url, timeout=10, connections=1) if url is not None else None
     try:
         while True:
-            await _round(service, settings, webhooks, folder, client)
+            try:
+                await _round(service, settings, webhooks, folder, client)
+            except LedgerError as error:
+                log.error("housekeeping has to wait", reason=str(error))
+            except Exception:
+                # Whatever a stranger's alarm URL answers, or the disk says, must not end the taking of webhooks.
+                log.exception("a round of housekeeping failed")
             await asyncio.sleep(HOUSEKEEPING)
     finally:
         if client is not None:
@@ -190,13 +203,10 @@ async def _round(
     service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None, client: Client | None
 ) -> None:
     disk = disk_alarms(folder, settings.disk_reserve) if folder is not None else {}
-    try:
-        await _count_rejected(service, webhooks)
-        news = await service.writer.do(lambda ledger: review(ledger, disk))
-        if client is not None:
-            await tell(client, service.writer, news)
-    except LedgerError as error:
-        log.error("housekeeping has to wait", reason=str(error))
+    await _count_rejected(service, webhooks)
+    news = await service.writer.do(lambda ledger: review(ledger, disk))
+    if client is not None:
+        await tell(client, service.writer, news)
 
 
 async def _count_rejected(service: Service, webhooks: Webhooks) -> None:
@@ -204,22 +214,42 @@ async def _count_rejected(service: Service, webhooks: Webhooks) -> None:
     counted = dict(webhooks.rejected - webhooks.counted)
     if not counted:
         return
-    await service.writer.do(lambda ledger: ledger.count(counted))
-    webhooks.counted.update(counted)
+    webhooks.counted.update(counted)  # before it is: who is cut off while waiting cannot tell, and must not count twice
+    try:
+        await service.writer.do(lambda ledger: ledger.count(counted))
+    except LedgerError as error:
+        webhooks.counted.subtract(counted)
+        log.warning("refused requests are counted later", reason=str(error))
 
 
-async def _signal() -> None:
+def _watch() -> asyncio.Event:
+    """What SIGTERM and SIGINT set. Asked for first of all: a signal that comes during the start ends it cleanly too."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(escaped)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    await stop.wait()
+    return stop
+
+
+async def _until_stopped(stop: asyncio.Event, writer: Writer) -> None:
+    """Return at a signal, or when the thread that writes has ended: without it nothing can be taken or delivered."""
+    while not stop.is_set() and writer.is_alive:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HOUSEKEEPING):
+                await stop.wait()
+
+
+def _check_alive(writer: Writer) -> None:
+    if not writer.is_alive:
+        raise LedgerError("the thread that writes the ledger has ended; start the service again")
 
 
 async def sandbox_only(
     file: Path, port: int, *, limit: int | None, token: str | None, announce: Callable[[str], None]
 ) -> None:
     """Serve the imitation CRM until SIGTERM or SIGINT. `limit` is in calls per 10 seconds."""
+    stop = _watch()
     store = Store(file)
     app = build_sandbox(store, token=token)
     server = Server(app, "127.0.0.1", port)
@@ -229,6 +259,6 @@ async def sandbox_only(
         await _furnish(server.url, token)
         app.state.limit.calls = limit
         announce(server.url)
-        await _signal()
+        await stop.wait()
         server.stop()
     store.close()

@@ -1,6 +1,7 @@
 """The only reader of the environment: variables, the `.env` file, and secrets as files."""
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -10,8 +11,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as UnparsableSetting
 
 from sync.errors import SettingsError
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
 
 class FromEnvironment(BaseSettings):
@@ -59,8 +58,11 @@ def _without_value(settings: type[FromEnvironment], error: Exception) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own loopback."""
-    return host.lower() in LOOPBACK or host.startswith("127.")
+    """Whether a host name or address is this machine's own loopback. Names that only begin like one are not."""
+    try:
+        return ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def check_address(value: str) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from sync.alarms import LONG_PAUSE, News, disk_alarms, review, tell
 from sync.http import Client
+from sync.service import _housekeeping
+from sync.settings import Settings
 from tests.running import Running, running, start
 
 
@@ -118,6 +121,37 @@ async def test_an_alarm_url_that_does_not_answer_breaks_nothing(service: Running
 
     assert len(await news(service, {"disk": "nearly full"})) == 1
     await client.aclose()
+
+
+async def test_an_alarm_url_that_redirects_to_nonsense_breaks_nothing(service: Running) -> None:
+    def nowhere(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(302, headers={"Location": "http://xn--a/"})
+
+    client = Client("https://alarm.example.com", transport=httpx.MockTransport(nowhere), blip=0)
+    await tell(client, service.service.writer, await news(service, {"disk": "nearly full"}))
+
+    assert len(await news(service, {"disk": "nearly full"})) == 1
+    await client.aclose()
+
+
+async def test_housekeeping_outlives_whatever_happens_in_a_round(
+    service: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.service.HOUSEKEEPING", 0.001)
+    folder = tmp_path / "canary"
+    keeping = asyncio.create_task(_housekeeping(service.service, Settings(), service.webhooks, folder))
+    async with asyncio.timeout(5):
+        with capture_logs() as logged:
+            while not any("housekeeping" in line["event"] for line in logged):
+                await asyncio.sleep(0.001)
+        folder.mkdir()
+        await service.post(b"not JSON")
+        while not service.ledger.engine.rows("open_alarms"):
+            await asyncio.sleep(0.001)
+
+    assert not keeping.done()
+    keeping.cancel()
+    await asyncio.wait([keeping])
 
 
 async def test_what_was_over_before_anybody_heard_of_it_is_not_told(service: Running) -> None:

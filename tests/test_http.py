@@ -1,6 +1,7 @@
 """The one place that makes HTTP calls: limits, deadlines, wait hints, and what a status means."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -71,7 +72,24 @@ def test_a_moment_that_is_past_means_now(given: Answer) -> None:
     assert wait_hint(given, NOW) == 0
 
 
-@pytest.mark.parametrize("nonsense", ["", "soon", "-5", "1e9", "NaN", "Mon, 99 Foo 2025 99:99:99 GMT"])
+NONSENSE = [
+    "",
+    "soon",
+    "-5",
+    "1e9",
+    "NaN",
+    "inf",
+    "-" + "9" * 400,
+    "9" * 400,
+    "Mon, 99 Foo 2025 99:99:99 GMT",
+    "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+    "Mon, 01 Jan 2026 00:00:00 +9999999999999",
+    "Mon, 01 Jan 2026 99999999999999999999:00:00 GMT",
+    "99999999999999999999 Jan 2026 00:00:00 GMT",
+]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
 def test_nonsense_is_no_hint_and_hides_no_other(nonsense: str) -> None:
     assert wait_hint(answer(retry_after=nonsense), NOW) is None
     assert wait_hint(answer(retry_after=nonsense, ratelimit_reset="7"), NOW) == 7
@@ -166,6 +184,54 @@ async def test_a_redirect_is_an_answer_and_not_followed() -> None:
 
     assert found.status == 307
     assert seen == ["api.example.com"]
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://xn--a/", "http://[::1", "http://" + "a" * 70_000, "\0"],
+    ids=lambda location: location[:20],
+)
+async def test_a_redirect_to_nonsense_is_no_answer(location: str) -> None:
+    there = client(lambda request: httpx.Response(302, headers={"Location": location}), blip=0)
+
+    with pytest.raises(Unreachable, match="no answer"):
+        await there.call("POST", "/")
+
+
+async def test_an_answer_that_was_compressed_is_refused_before_it_is_inflated() -> None:
+    asked: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["accept-encoding"])
+        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=stream)
+
+    stream = Chunks(gzip.compress(b"0" * 100_000))
+    with pytest.raises(Unreachable, match="compressed although we asked for none"):
+        await client(handler).call("GET", "/")
+
+    assert asked == ["identity"]
+    assert stream.read == 0
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+async def test_an_answer_that_says_it_is_not_compressed_is_read(encoding: str) -> None:
+    there = client(lambda request: httpx.Response(200, headers={"Content-Encoding": encoding}, text="plain"))
+
+    assert (await there.call("GET", "/")).text == "plain"
+
+
+async def test_no_cookie_is_kept() -> None:
+    seen: list[str | None] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("cookie"))
+        return httpx.Response(200, headers={"Set-Cookie": "session=1; Path=/"})
+
+    there = client(handler)
+    await there.call("GET", "/")
+    await there.call("GET", "/")
+
+    assert seen == [None, None]
 
 
 async def test_nothing_leaves_after_the_time_to_send_by() -> None:

@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from sync.errors import LedgerUnavailable
+from sync.service import _count_rejected
+from sync.web.webhooks import LARGE
 from tests.running import Running, running, start
 
 SECRET = "canary-secret-0123456789"
@@ -93,6 +95,27 @@ async def test_a_body_that_comes_too_slowly_is_given_up(tmp_path: Path) -> None:
 
         assert (answer.status_code, answer.headers["connection"]) == (408, "close")
         assert stored(service) == []
+
+
+async def test_large_bodies_wait_for_each_other_and_hold_up_no_small_one(service: Running) -> None:
+    service.webhooks.large = asyncio.Semaphore(1)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"{" + b" " * LARGE
+        begun.set()
+        await go_on.wait()
+        yield b"}"
+
+    async with asyncio.timeout(5):
+        first = asyncio.create_task(service.client.post("/webhooks/acquire", content=stalling()))
+        await begun.wait()
+        second = asyncio.create_task(service.post(b" " * (LARGE + 1)))
+        small = [(await service.post(start(n, f"p{n}@example.com"))).status_code for n in range(10)]
+        assert (small, first.done(), second.done()) == ([200] * 10, False, False)
+
+        go_on.set()
+        assert [answer.status_code for answer in await asyncio.gather(first, second)] == [200, 200]
 
 
 UNREADABLE = {
@@ -194,6 +217,29 @@ async def test_a_ledger_that_cannot_be_written_is_503_and_recovers(
     assert (accepted.status_code, accepted.json()["status"]) == (200, "accepted")
 
 
+async def test_a_ledger_that_is_damaged_is_503_and_recovers(service: Running) -> None:
+    connection = service.ledger.engine.connection  # type: ignore[attr-defined]
+    connection.execute("ALTER TABLE events RENAME TO gone")
+    async with asyncio.timeout(5):
+        refused = await service.post(start())
+    connection.execute("ALTER TABLE gone RENAME TO events")
+    accepted = await service.post(start())
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    assert (accepted.status_code, accepted.json()["status"]) == (200, "accepted")
+
+
+async def test_without_the_thread_that_writes_nothing_is_well(service: Running) -> None:
+    service.service.writer.close()
+
+    paths = ("/healthz", "/readyz", "/metrics")
+    answers = [await service.client.get(path) for path in paths] + [await service.post(start())]
+
+    assert [answer.status_code for answer in answers] == [503] * 4
+    assert "has ended" in answers[0].text
+    assert "has ended" in answers[1].json()["findings"][0]
+
+
 async def test_events_that_arrive_together_share_a_commit(service: Running) -> None:
     engine: Any = service.ledger.engine
     commits: list[str] = []
@@ -256,14 +302,41 @@ async def test_a_check_that_fails_inside_is_a_401(service: Running, monkeypatch:
         {"Via": "1.1 proxy"},
         {"Host": "crm.example.com"},
         {"Host": "localhost.example.com:8900"},
+        {"Host": "127.evil.example"},
+        {"Host": "127.0.0.1.evil.example:8900"},
+        {"Host": "evil@127.0.0.1"},
+        {"Host": ""},
+        {"X_Forwarded_For": "203.0.113.9"},
+        {"X-Real-IP": "203.0.113.9"},
+        {"X_Real_IP": "203.0.113.9"},
+        {"CF-Connecting-IP": "203.0.113.9"},
+        {"True-Client-IP": "203.0.113.9"},
+        {"X-Client-IP": "203.0.113.9"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:8900"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-origin"},
     ],
     ids=str,
 )
-async def test_without_secret_or_token_nobody_gets_in_through_a_proxy(
+async def test_without_secret_or_token_nobody_gets_in_through_a_proxy_or_a_browser(
     service: Running, headers: dict[str, str]
 ) -> None:
     assert (await service.post(start(), **headers)).status_code == 403
+    assert (await service.client.get("/metrics", headers=headers)).status_code == 403
     assert stored(service) == []
+
+
+@pytest.mark.parametrize("hosts", [("127.0.0.1", "evil.example"), ("evil.example", "127.0.0.1")], ids=str)
+async def test_two_names_for_one_place_are_one_too_many(service: Running, hosts: tuple[str, str]) -> None:
+    headers = [("Host", host) for host in hosts]
+
+    assert (await service.client.post("/webhooks/acquire", json=start(), headers=headers)).status_code == 403
+
+
+async def test_a_person_who_types_the_address_may_look_at_the_metrics(service: Running) -> None:
+    assert (await service.client.get("/metrics", headers={"Sec-Fetch-Site": "none"})).status_code == 200
 
 
 async def test_with_a_secret_a_proxy_is_welcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,6 +393,35 @@ async def test_metrics_tell_what_the_ledger_holds_to_this_machine_only(service: 
     assert elsewhere.status_code == 403
 
 
+async def counters(service: Running) -> dict[str, int]:
+    return await service.service.writer.do(lambda ledger: {r["name"]: r["n"] for r in ledger.engine.rows("counters")})
+
+
+async def test_what_was_refused_is_counted_once_though_the_counting_was_cut_off(service: Running) -> None:
+    for _ in range(3):
+        await service.post(start(), "/webhooks/nobody")
+    counting = asyncio.create_task(_count_rejected(service.service, service.webhooks))
+    await asyncio.sleep(0)
+    counting.cancel()
+    await asyncio.wait([counting])
+
+    await _count_rejected(service.service, service.webhooks)
+
+    assert await counters(service) == {"rejected_404": 3}
+
+
+async def test_what_could_not_be_counted_is_counted_later(service: Running) -> None:
+    connection = service.ledger.engine.connection  # type: ignore[attr-defined]
+    await service.post(start(), "/webhooks/nobody")
+    connection.execute("PRAGMA query_only = ON")
+    await _count_rejected(service.service, service.webhooks)
+    connection.execute("PRAGMA query_only = OFF")
+
+    await _count_rejected(service.service, service.webhooks)
+
+    assert await counters(service) == {"rejected_404": 1}
+
+
 async def test_a_client_that_hangs_up_while_it_waits_breaks_nothing(service: Running) -> None:
     posting = asyncio.create_task(service.post(start(1)))
     await asyncio.sleep(0)
@@ -329,3 +431,18 @@ async def test_a_client_that_hangs_up_while_it_waits_breaks_nothing(service: Run
 
     answer: httpx.Response = await service.post(start(2, "bob@example.com"))
     assert answer.status_code == 200
+
+
+async def test_without_the_token_the_body_is_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACQUIRE_URL_TOKEN", TOKEN)
+    asked_for: list[bytes] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        asked_for.append(b"x")
+        yield b"x"
+
+    async with running(tmp_path) as service:
+        answer = await service.client.post("/webhooks/acquire/wrong", content=body())
+
+        assert answer.status_code == 401
+        assert service.webhooks.rejected == {"rejected_401": 1}

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from sync.cleaning import said
 from sync.destinations.base import Destination, Intend, Pace, Result
 from sync.errors import DeliveryError, NotForHere, Unauthorized
 from sync.http import Answer, error_of
@@ -24,6 +25,7 @@ from sync.models import Chat, Contact, Kind, Owed, Receipt
 from sync.settings import DestinationSettings
 
 PREFIX = "whsec_"
+ID_LIMIT = 200
 SHORTEST_SECRET = 24
 """Bytes, by the specification."""
 
@@ -112,7 +114,7 @@ class Webhook(Destination):
     async def log(self, owed: Owed[Chat], intend: Intend) -> Receipt:  # noqa: ARG002 - the same
         """One message for each chat, and one more whenever it changed."""
         if owed.contact_remote_id is None:
-            raise NotForHere("the chat's contact is not known here")
+            raise NotForHere("its contact is not there yet")
         chat = owed.subject
         data = {
             "chat": chat.chat,
@@ -178,5 +180,6 @@ def _iso(at: float | None) -> str | None:
 
 def _id_in(answer: Answer) -> str | None:
     body = answer.json()
-    said = body.get("id") if isinstance(body, dict) else None
-    return str(said)[:200] if isinstance(said, str | int) and not isinstance(said, bool) and said != "" else None
+    named = body.get("id") if isinstance(body, dict) else None
+    is_an_id = isinstance(named, str | int) and not isinstance(named, bool)
+    return said(named, limit=ID_LIMIT) if is_an_id else None

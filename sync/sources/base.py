@@ -36,6 +36,10 @@ class Source(ABC):
     def verify(self, request: WebhookRequest) -> None:
         """Return if the request is authentic. Raises NotAuthentic; the caller takes any other exception as one too."""
 
+    def is_hopeless(self, request: WebhookRequest) -> bool:  # noqa: ARG002 - sources use it
+        """Whether no body could make this request authentic, so that reading one would be a waste. It comes without."""
+        return False
+
     @abstractmethod
     def read(self, body: bytes, *, event_id: str, received_at: float) -> Event:
         """Say what happened. NEVER raises: what cannot be read becomes an Event with `error` and the raw payload."""

@@ -29,8 +29,10 @@ class Health:
     _checked: tuple[float, list[str]] = field(default=(-1e9, []))
 
     async def healthz(self, request: Request) -> Response:
-        """The process answers."""
+        """The process answers, and the thread that writes lives."""
         del request
+        if not self.writer.is_alive:
+            return JSONResponse({"status": "the thread that writes the ledger has ended"}, 503)
         return JSONResponse({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
@@ -67,7 +69,10 @@ def build(webhooks: Webhooks, health: Health) -> Starlette:
     async def metrics(request: Request) -> Response:
         if not is_direct(request):
             return PlainTextResponse("metrics are served to this machine only", 403)
-        await collector.refresh(health.writer)
+        try:
+            await collector.refresh(health.writer)
+        except LedgerError as error:
+            return PlainTextResponse(str(error), 503)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(

@@ -21,7 +21,7 @@ class LedgerCollector(Collector):
         self._paused: list[Sample] = []
 
     async def refresh(self, writer: Writer) -> None:
-        """Read the ledger anew. Raises LedgerUnavailable."""
+        """Read the ledger anew. Raises LedgerError."""
         self._events, self._deliveries, self._paused = await writer.do(_read)
 
     def describe(self) -> Iterable[Metric]:

@@ -3,23 +3,33 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from sync.errors import LedgerUnavailable, NotAuthentic
+from sync.errors import LedgerError, NotAuthentic
 from sync.pipeline import Pipeline
 from sync.settings import is_loopback
 from sync.sources.base import Source, WebhookRequest
 
 log = structlog.get_logger("sync.web")
 
+UNPROVEN = "wrong or missing signature or token"
+
 RETRY_AFTER = 5
 """Seconds after which the source may try again when the ledger could not be written."""
 
-FORWARDED = ("forwarded", "via")
+LARGE = 64 << 10
+"""Bytes up to which bodies need not wait for each other."""
+
+LARGE_AT_ONCE = 200
+"""So many larger bodies are in memory at once: what strangers can take of it is bounded."""
+
+NOT_DIRECT = frozenset({"forwarded", "via", "cdn-loop", "origin"})
+"""Headers that a proxy adds, or a browser on behalf of a page. Also `X-Forwarded-…` and whatever ends in `-IP`."""
 
 
 @dataclass
@@ -31,6 +41,7 @@ class Webhooks:
     sources: Mapping[str, Source]
     body_limit: int
     body_timeout: float
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     rejected: Counter[str] = field(default_factory=Counter)
     counted: Counter[str] = field(default_factory=Counter)
 
@@ -41,37 +52,48 @@ class Webhooks:
             return self._refuse(404, "unknown source")
         if not source.is_guarded and not is_direct(request):
             return self._refuse(403, "without a secret or a token only direct calls from this machine are taken")
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw}
+        asked = WebhookRequest(headers, b"", request.path_params.get("token"))
+        if source.is_hopeless(asked):
+            return self._refuse(401, UNPROVEN, close=True)
+        async with AsyncExitStack() as room:
+            return await self._take_from(source, request, asked, room)
+
+    async def _take_from(
+        self, source: Source, request: Request, asked: WebhookRequest, room: AsyncExitStack
+    ) -> Response:
         try:
             async with asyncio.timeout(self.body_timeout):
-                body = await self._body(request)
+                body = await self._body(request, room)
         except TimeoutError:
             return self._refuse(408, "the body came too slowly", close=True)
         except ClientDisconnect:
             return self._refuse(400, "the body was cut off", close=True)
         if body is None:
             return self._refuse(413, "the body is too large", close=True)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw}
-        return await self._receive(source, WebhookRequest(headers, body, request.path_params.get("token")))
+        return await self._receive(source, replace(asked, body=body))
 
     async def _receive(self, source: Source, request: WebhookRequest) -> Response:
         try:
             applied = await self.pipeline.receive(source, request)
         except NotAuthentic:
-            return self._refuse(401, "wrong or missing signature or token")
-        except LedgerUnavailable as error:
+            return self._refuse(401, UNPROVEN)
+        except LedgerError as error:
             log.error("a webhook could not be stored", reason=str(error))
             answer = self._refuse(503, "it could not be stored now; please send it again")
             answer.headers["Retry-After"] = str(RETRY_AFTER)
             return answer
         return JSONResponse({"status": applied.status, "event": applied.event})
 
-    async def _body(self, request: Request) -> bytes | None:
-        """The body, or None where it is over the limit."""
+    async def _body(self, request: Request, room: AsyncExitStack) -> bytes | None:
+        """The body, or None where it is over the limit. A large one takes its place in `room`."""
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self.body_limit:
             return None
         chunks, size = [], 0
         async for chunk in request.stream():
+            if size <= LARGE < size + len(chunk):
+                await room.enter_async_context(self.large)
             size += len(chunk)
             if size > self.body_limit:
                 return None
@@ -84,9 +106,19 @@ class Webhooks:
 
 
 def is_direct(request: Request) -> bool:
-    """Whether a request came straight from this machine: behind a local proxy or tunnel everybody is loopback."""
-    if any(name in FORWARDED or name.startswith("x-forwarded") for name in request.headers):
+    """Whether a program on this machine made a request itself.
+
+    Behind a local proxy or tunnel everybody is loopback, and so is a browser here that some page on the internet sends.
+    """
+    if any(_tells_of_another(name.replace("_", "-"), value) for name, value in request.headers.items()):
         return False
-    host = request.headers.get("host", "")
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    return is_loopback(name) and (request.client is None or is_loopback(request.client.host))
+    hosts = request.headers.getlist("host")
+    if len(hosts) != 1 or (request.client is not None and not is_loopback(request.client.host)):
+        return False
+    return is_loopback(hosts[0].rsplit(":", 1)[0] if not hosts[0].endswith("]") else hosts[0])
+
+
+def _tells_of_another(name: str, value: str) -> bool:
+    if name == "sec-fetch-site":
+        return value != "none"
+    return name in NOT_DIRECT or name.startswith("x-forwarded") or name.endswith("-ip")

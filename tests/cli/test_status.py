@@ -125,7 +125,9 @@ def test_what_nobody_delivers_makes_it_ask_for_the_server(desk: Desk) -> None:
 def test_a_conversation_that_goes_on_is_no_backlog(desk: Desk) -> None:
     desk.take(start(1, **ADA))
     with sqlite3.connect(desk.ledger_file) as ledger:
-        ledger.execute("UPDATE deliveries SET state = 'delivered', done = wanted, remote_id = '7', ours = 1, due_at = NULL")
+        ledger.execute(
+            "UPDATE deliveries SET state = 'delivered', done = wanted, remote_id = '7', ours = 1, due_at = NULL"
+        )
     desk.take({"event": "CHAT_ON_MESSAGE", "id": 1, "message": {"msg": "Hi", "user": {"type": "visitor"}}})
 
     result = desk.run("status")

@@ -97,6 +97,10 @@ async def test_a_chat_is_told_with_its_transcript(receiver: respx.Route) -> None
         ('{"id": 9}', "9"),
         ('{"id": true}', "uid-1"),
         ('{"id": ""}', "uid-1"),
+        ('{"id": "\\ud800"}', "uid-1"),
+        ('{"id": "crm\\u0000-\\ud8009"}', "crm-9"),
+        ('{"id": ["crm-9"]}', "uid-1"),
+        ('{"id": "' + "9" * 300 + '"}', "9" * 200),
         ("", "uid-1"),
     ],
 )

@@ -85,6 +85,11 @@ class Acquire(Source):
         if self.is_guarded and not self._has_token(request) and not self._has_signature(request):
             raise NotAuthentic("The webhook carries neither the right token nor the right signature.")
 
+    def is_hopeless(self, request: WebhookRequest) -> bool:
+        """Whether the token is wrong or missing and there is no signature that a body could match."""
+        may_be_signed = self.settings.webhook_secret is not None and SIGNATURE in request.headers
+        return self.is_guarded and not self._has_token(request) and not may_be_signed
+
     def _has_token(self, request: WebhookRequest) -> bool:
         expected = self.settings.url_token
         if expected is None or request.token is None:
