@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.ledgers import fill
 from benchmarks.plan import Plan
-from benchmarks.processes import asked, crm_sync, furnish, running
+from benchmarks.processes import asked, crm_sync, running
 
 LIMIT = 190
 WINDOW = 10.0
@@ -19,10 +19,7 @@ def measure(plan: Plan) -> list[Figure]:
     """More contacts are due than can be delivered meanwhile; the first seconds, with their burst, do not count."""
     command = crm_sync("sandbox", "--port", "0", "--file", "crm.sqlite3", "--limit", str(LIMIT))
     with running(command, plan.folder) as (_, crm):
-        furnish(crm)
-        furnished_at = time.monotonic()
         fill(plan.folder / "chat-crm-sync.sqlite3", int(1200 * plan.delivery_seconds))
-        time.sleep(max(furnished_at + WINDOW - time.monotonic(), 0))  # that call, too, counts in its window
         settings = {"SANDBOX_EMBEDDED": "false", "SANDBOX_BASE_URL": crm, "SANDBOX_CALLS_PER_10S": str(LIMIT)}
         with running(crm_sync("serve", "--port", "0"), plan.folder, **settings):
             samples = _sampled(crm, plan.delivery_seconds)
