@@ -32,5 +32,5 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seeds", type=int, default=60, help="How many random days are played.")
+    parser.addoption("--seeds", type=int, default=40, help="How many random days are played.")
     parser.addoption("--first-seed", type=int, default=1, help="The first of them.")

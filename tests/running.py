@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from sync.destinations.base import Destination
 from sync.ids import new_id
 from sync.ledger import Ledger
+from sync.ledger.engine import Engine
 from sync.ledger.sqlite import SqliteEngine
 from sync.sandbox.app import build as build_sandbox
 from sync.sandbox.store import Record, Store
@@ -21,6 +22,7 @@ from sync.web.app import Health
 from sync.web.app import build as build_app
 from sync.web.webhooks import Webhooks
 from sync.wiring import SandboxSettings, Service, build, connect, takers
+from tests.databases import OnTestClock
 from tests.people import Clock
 
 
@@ -73,13 +75,20 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, limit: int | None = None, **settings: Any) -> AsyncIterator[Running]:
-    """A running service without its lanes' loops: a test drains them when it likes, on a clock that stands still."""
+async def running(
+    folder: Path, *, limit: int | None = None, database: str | None = None, **settings: Any
+) -> AsyncIterator[Running]:
+    """A running service without its lanes' loops: a test drains them when it likes, on a clock that stands still.
+
+    `database` is the URL of an empty PostgreSQL database; without one the ledger is a file.
+    """
     clock = Clock()
     crm = Crm(build_sandbox(Store(":memory:"), clock=clock))
     crm.state.limit.calls = limit
     given = Settings(ledger=f"sqlite:///{folder / 'ledger.sqlite3'}", **settings)
-    engine = SqliteEngine(folder / "ledger.sqlite3", clock=clock)
+    engine: Engine = (
+        SqliteEngine(folder / "ledger.sqlite3", clock=clock) if database is None else OnTestClock(database, clock)
+    )
     engine.migrate()
     ledger = Ledger(engine, takers(given), new_id=new_id)
     destination = connect("sandbox", SandboxSettings(), clock=clock, transport=crm, blip=0)

@@ -13,13 +13,21 @@ from sync.destinations.base import Destination
 from sync.dispatcher import Lane
 from sync.ledger import Ledger
 from sync.models import Receipt
+from tests.databases import Server, select
 from tests.running import Running, running, start
 
 HOUR = 3600.0
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def service(request: pytest.FixtureRequest, tmp_path: Path, server: Server) -> AsyncIterator[Running]:
+    async with running(tmp_path, database=None if request.param == "sqlite" else server.database()) as made:
+        yield made
+
+
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Running]:
+async def on_file(tmp_path: Path) -> AsyncIterator[Running]:
+    """For what only a file can suffer."""
     async with running(tmp_path) as made:
         yield made
 
@@ -29,7 +37,7 @@ def states(ledger: Ledger) -> dict[tuple[str, str], int]:
 
 
 def deliveries(ledger: Ledger) -> list[Any]:
-    return list(ledger.engine.connection.execute("SELECT * FROM deliveries ORDER BY id"))  # type: ignore[attr-defined]
+    return select(ledger, "SELECT * FROM deliveries ORDER BY id")
 
 
 def close(chat: int, name: str | None = None) -> dict[str, Any]:
@@ -264,29 +272,29 @@ async def test_an_answer_that_cannot_be_stored_is_a_retry_and_sinks_no_other(
     assert waiting["due_at"] > service.clock.now
 
 
-async def test_a_lane_outlives_a_ledger_that_is_damaged(service: Running) -> None:
-    connection = service.ledger.engine.connection  # type: ignore[attr-defined]
-    await service.post(start())
+async def test_a_lane_outlives_a_ledger_that_is_damaged(on_file: Running) -> None:
+    connection = on_file.ledger.engine.connection  # type: ignore[attr-defined]
+    await on_file.post(start())
     connection.execute("ALTER TABLE destinations RENAME TO gone")
-    assert await service.drain() == 0
+    assert await on_file.drain() == 0
     connection.execute("ALTER TABLE gone RENAME TO destinations")
 
-    assert await service.drain() == 1
+    assert await on_file.drain() == 1
 
 
-async def test_a_settlement_that_a_damaged_ledger_refuses_is_left_to_its_lease(service: Running) -> None:
-    connection = service.ledger.engine.connection  # type: ignore[attr-defined]
-    await service.post(start())
-    (lane,) = service.service.dispatcher.lanes
-    claimed = await service.service.pipeline.claim(service.destination, lane.limits, lane.lease)
+async def test_a_settlement_that_a_damaged_ledger_refuses_is_left_to_its_lease(on_file: Running) -> None:
+    connection = on_file.ledger.engine.connection  # type: ignore[attr-defined]
+    await on_file.post(start())
+    (lane,) = on_file.service.dispatcher.lanes
+    claimed = await on_file.service.pipeline.claim(on_file.destination, lane.limits, lane.lease)
     connection.execute("ALTER TABLE deliveries RENAME TO gone")
-    service.clock.sleep(lane.lease)
+    on_file.clock.sleep(lane.lease)
     async with asyncio.timeout(5):
         await lane._carry(claimed)
     connection.execute("ALTER TABLE gone RENAME TO deliveries")
 
-    await service.drain()
-    assert [row["state"] for row in deliveries(service.ledger)] == ["delivered"]
+    await on_file.drain()
+    assert [row["state"] for row in deliveries(on_file.ledger)] == ["delivered"]
 
 
 async def test_an_attempt_late_in_its_lease_does_not_send(service: Running) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from sync.ledger import Claimed, Settlement
 from sync.models import Kind
-from tests.databases import select
+from tests.databases import Server, select
 from tests.running import Running, running
 
 EMAILS = [f"{letter}@example.com" for letter in "abc"]
@@ -23,6 +23,7 @@ PHONES = ["+12025550101", "+12025550102"]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     first, count = metafunc.config.getoption("--first-seed"), metafunc.config.getoption("--seeds")
     metafunc.parametrize("seed", range(first, first + count))
+    metafunc.parametrize("engine", ["sqlite", "postgresql"])
 
 
 @dataclass
@@ -113,8 +114,10 @@ class Facts:
         return self.deliveries[(Kind.CONTACT, contact["id"])]
 
 
-async def test_whatever_happens_nobody_is_lost_doubled_or_mixed_up(tmp_path: Path, seed: int) -> None:
-    async with running(tmp_path) as service:
+async def test_whatever_happens_nobody_is_lost_doubled_or_mixed_up(
+    tmp_path: Path, server: Server, seed: int, engine: str
+) -> None:
+    async with running(tmp_path, database=None if engine == "sqlite" else server.database()) as service:
         day = Day(service, random.Random(seed))
         for _ in range(day.random.randint(4, 22)):
             await day.step()
