@@ -28,6 +28,7 @@ from sync.wiring import (
     SandboxSettings,
     Service,
     build,
+    check_names,
     connect,
     destinations,
     ledger_folder,
@@ -136,6 +137,7 @@ def _tune() -> None:
 
 async def _start(stack: AsyncExitStack, settings: Settings, *, dispatch: bool) -> Service:
     """Open everything; what was opened is closed when the stack ends."""
+    check_names()
     served: Sequence[Destination] = destinations(settings) if dispatch else ()
     ledger = open_ledger(settings)
     stack.callback(ledger.engine.close)

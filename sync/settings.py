@@ -1,11 +1,14 @@
 """The only reader of the environment: variables, the `.env` file, and secrets as files."""
 
 import os
+from collections.abc import Sequence
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as UnparsableSetting
@@ -46,8 +49,17 @@ def load(settings: type[AnySettings]) -> AnySettings:
         raise SettingsError(_without_value(settings, error)) from None
 
 
+PLAIN = {
+    "missing": "is missing",
+    "int_parsing": "is not a whole number",
+    "float_parsing": "is not a number",
+    "bool_parsing": "is neither true nor false",
+}
+"""Findings in plainer words than the library's."""
+
+
 def _plain(found: Any) -> str:
-    return "is missing" if found["type"] == "missing" else str(found["msg"]).removeprefix("Value error, ")
+    return PLAIN.get(found["type"]) or str(found["msg"]).removeprefix("Value error, ")
 
 
 def _without_value(settings: type[FromEnvironment], error: Exception) -> str:
@@ -55,6 +67,15 @@ def _without_value(settings: type[FromEnvironment], error: Exception) -> str:
         if f'"{field}"' in str(error):
             return f"{variable_of(settings, field)}: is not valid JSON"
     return "a setting is not valid JSON"
+
+
+def unknown_names(groups: Sequence[type[FromEnvironment]]) -> dict[str, str | None]:
+    """Names in `.env` that look like settings and are none, each with the one that was probably meant."""
+    known = {variable_of(group, field) for group in groups for field in group.model_fields}
+    prefixes = tuple({str(group.model_config.get("env_prefix")) for group in groups})
+    named = [name.upper() for name in dotenv_values(".env", interpolate=False)]
+    strange = [name for name in named if name.startswith(prefixes) and name not in known]
+    return {name: next(iter(get_close_matches(name, known, 1)), None) for name in strange}
 
 
 def is_loopback(host: str) -> bool:
@@ -111,6 +132,13 @@ class Settings(FromEnvironment):
         if value.upper() not in phonenumbers.SUPPORTED_REGIONS:
             raise ValueError("is not a two-letter country code such as US or GB")
         return value.upper()
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_address(value)
+        return value
 
     @field_validator("alarm_url")
     @classmethod

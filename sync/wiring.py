@@ -26,7 +26,7 @@ from sync.ledger.writer import Writer
 from sync.models import Kind
 from sync.pipeline import Pipeline
 from sync.secret import digest, key_beside
-from sync.settings import FromEnvironment, Settings, load
+from sync.settings import FromEnvironment, Settings, load, unknown_names
 from sync.sources.acquire import Acquire, AcquireSettings
 from sync.sources.base import Digest, Source
 
@@ -65,6 +65,15 @@ def settings_of(destination: str) -> type[FromEnvironment]:
     return known[destination]
 
 
+def check_names() -> None:
+    """Refuse a `.env` that names what is no setting: a typo would leave something unset. Raises SettingsError."""
+    groups: list[type[FromEnvironment]] = [Settings, AcquireSettings, SandboxSettings]
+    groups += [vendor.Settings for vendor in VENDORS]
+    for name, meant in unknown_names(groups).items():
+        hint = f"; did you mean {meant}?" if meant is not None else ""
+        raise SettingsError(f".env names {name}, which is no setting{hint}")
+
+
 def vendor_of(destination: str) -> type[Destination]:
     """The class that serves a destination of this name."""
     return next((vendor for vendor in VENDORS if vendor.vendor == destination), HubSpot)
@@ -97,7 +106,8 @@ def ledger_folder(settings: Settings) -> Path | None:
     return None if is_postgres(settings) else ledger_file(settings).resolve().parent
 
 
-def _engine(settings: Settings, clock: Clock) -> Engine:
+def open_engine(settings: Settings, clock: Clock = time.time) -> Engine:
+    """The database that SYNC_LEDGER names, as it is. Raises LedgerError, SettingsError."""
     if not is_postgres(settings):
         return SqliteEngine(ledger_file(settings), clock=clock)
     try:
@@ -112,7 +122,7 @@ def _engine(settings: Settings, clock: Clock) -> Engine:
 
 def open_ledger(settings: Settings, *, clock: Clock = time.time) -> Ledger:
     """The ledger, brought up to date. Raises LedgerError, SettingsError."""
-    engine = _engine(settings, clock)
+    engine = open_engine(settings, clock)
     engine.migrate()
     return Ledger(engine, takers(settings), new_id=new_id)
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "replay": "sync.cli.acting",
     "owe": "sync.cli.acting",
     "doctor": "sync.cli.doctoring",
+    "ledger": "sync.cli.ledgers",
 }
 """Which module holds which command: each is imported only when it is used, so that `--help` is quick."""
 
@@ -40,6 +41,7 @@ SUMMARIES = {
     "replay": "Apply once more what is stored: dead deliveries, events.",
     "owe": "Promise everybody to a new destination.",
     "doctor": "Check settings, ledger, disk, clock, destinations.",
+    "ledger": "Check, back up, move and upgrade the ledger itself.",
 }
 
 

@@ -63,7 +63,11 @@ class Ledger:
         return max(wait, 0.0)
 
     def take_over(self, grace: float = 5.0) -> int:
-        """End the leases of a process that is no more. Only for the one owner of this ledger, before it claims."""
+        """End the leases of a process that is no more, and ask again where a person had to act.
+
+        Only for the one owner of this ledger, before it claims.
+        """
+        self.engine.run("free_paused")
         self.engine.run("forget_probes")
         return self.engine.run("shorten_leases", grace=grace)
 

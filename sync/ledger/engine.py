@@ -1,5 +1,6 @@
 """What the ledger needs of a database."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ class Engine(Protocol):
 
     @property
     def schema(self) -> int:
-        """The number of the newest migration that was applied."""
+        """The number of the newest migration that was applied; 0 where there is no ledger yet."""
         ...
 
     @property
@@ -38,6 +39,14 @@ class Engine(Protocol):
 
     def run(self, query: str, **parameters: Any) -> int:
         """Run a named query; returns how many rows it changed."""
+        ...
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """The rows that a text of SQL gives, `?` for each parameter. For copying only: all else is a named query."""
+        ...
+
+    def write(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a text of SQL once for each of these rows. For copying only. Raises LedgerError for what does not fit."""
         ...
 
     def migrate(self) -> int:

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from sync.errors import LedgerTooNew, LedgerUnavailable
+from sync.errors import LedgerError, LedgerTooNew, LedgerUnavailable
 from sync.ledger.queries import POSTGRES, migrations, queries
 
 ONE_WRITER = 0x63726D73
@@ -91,6 +91,20 @@ class PostgresEngine:
                 self.now = self._read_clock()
             return connection.execute(self._queries[query], {"now": self.now, **given})
 
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """The rows that a text of SQL gives, `?` for each parameter. For copying only: all else is a named query."""
+        with _translated():
+            return list(self._connected().execute(sql.replace("?", "%s"), parameters).fetchall())
+
+    def write(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a text of SQL once for each of these rows. For copying only. Raises LedgerError for what does not fit."""
+        with _translated(), self._connected().cursor() as cursor:
+            try:
+                cursor.executemany(sql.replace("?", "%s"), rows)
+            except (psycopg.IntegrityError, psycopg.DataError) as error:
+                reason = error.diag.message_primary or type(error).__name__
+                raise LedgerError(f"a row does not fit into the ledger: {reason}") from error
+
     def migrate(self) -> int:
         """Bring the schema up to date; safe when two hosts start at once. Returns its number.
 
@@ -115,8 +129,10 @@ class PostgresEngine:
 
     @property
     def schema(self) -> int:
-        """The number of the newest migration that was applied."""
+        """The number of the newest migration that was applied; 0 where there is no ledger yet."""
         with _translated():
+            if self._connected().execute("SELECT to_regclass('migrations') AS found").fetchone()["found"] is None:
+                return 0
             row = self._connected().execute("SELECT COALESCE(MAX(number), 0) AS n FROM migrations").fetchone()
             return int(row["n"])
 

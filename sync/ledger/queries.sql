@@ -504,9 +504,17 @@ UPDATE deliveries SET due_at = NULL, lease_until = NULL FROM {rows r: id text} W
 UPDATE deliveries SET due_at = :now
 WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at > :now + :absurd
 
+-- name: free_paused
+-- What waits only for a pause that a person may have ended. Chats that are not ready keep their time.
+UPDATE deliveries SET due_at = :now
+WHERE state = 'pending' AND due_at > :now AND ready_at <= :now AND attempts = 0
+  AND destination IN (SELECT name FROM destinations WHERE needs_person = 1)
+
 -- name: forget_probes
--- The one server of this file has just started: no probe is under way.
-UPDATE destinations SET probe_until = NULL WHERE probe_until IS NOT NULL
+-- The one server of this file has just started: no probe is under way, and a person may have acted.
+UPDATE destinations SET probe_until = NULL,
+  paused_until = CASE WHEN needs_person = 1 AND paused_until > :now THEN :now ELSE paused_until END
+WHERE probe_until IS NOT NULL OR needs_person = 1
 
 -- name: holders
 -- Which other persons of ours hold these remote records? Two people in one record is what must never be.
@@ -514,3 +522,102 @@ SELECT d.*, NULL AS joined, r.subject AS asked FROM {rows r: destination text, r
 JOIN deliveries d ON d.destination = r.destination AND d.kind = 'contact' AND d.remote_id = r.remote_id
   AND d.subject <> r.subject
 JOIN contacts c ON c.id = d.subject AND c.joined IS NULL
+
+-- The checks of `ledger check`: each says how many rows are not as they must be, with an example to look at.
+
+-- name: check_lost_chats
+SELECT COUNT(*) AS n, MIN(chats.id) AS example FROM chats LEFT JOIN contacts c ON c.id = chats.contact
+WHERE chats.contact IS NOT NULL AND c.id IS NULL
+
+-- name: check_lost_identities
+-- The example is whom it leads to: the value may be somebody's email.
+SELECT COUNT(*) AS n, MIN(i.contact) AS example FROM identities i LEFT JOIN contacts c ON c.id = i.contact
+WHERE c.id IS NULL
+
+-- name: check_lost_deliveries
+SELECT COUNT(*) AS n, MIN(d.id) AS example FROM deliveries d
+LEFT JOIN contacts ON d.kind = 'contact' AND contacts.id = d.subject
+LEFT JOIN chats ON d.kind = 'chat' AND chats.id = d.subject
+WHERE (d.kind = 'contact' AND contacts.id IS NULL) OR (d.kind = 'chat' AND chats.id IS NULL)
+
+-- name: check_lost_failures
+SELECT COUNT(*) AS n, MIN(f.id) AS example FROM failures f LEFT JOIN deliveries d ON d.id = f.delivery
+WHERE d.id IS NULL
+
+-- name: check_lost_joins
+SELECT COUNT(*) AS n, MIN(j.loser) AS example FROM joins j
+LEFT JOIN contacts l ON l.id = j.loser LEFT JOIN contacts w ON w.id = j.winner
+WHERE l.id IS NULL OR w.id IS NULL
+
+-- name: check_lost_strays
+SELECT COUNT(*) AS n, MIN(s.contact) AS example FROM strays s LEFT JOIN contacts c ON c.id = s.contact
+WHERE c.id IS NULL
+
+-- name: check_joined_to_nobody
+-- Everybody is found from those who were joined into nobody; who is not, goes in a circle or to a contact that is gone.
+WITH RECURSIVE found (id) AS (
+  SELECT id FROM contacts WHERE joined IS NULL
+  UNION ALL SELECT c.id FROM found JOIN contacts c ON c.joined = found.id
+)
+SELECT COUNT(*) AS n, MIN(contacts.id) AS example FROM contacts LEFT JOIN found ON found.id = contacts.id
+WHERE found.id IS NULL
+
+-- name: check_waiting_in_vain
+-- While the contact itself is pending it is fine: that it was delivered will wake them.
+WITH RECURSIVE up (delivery, destination, contact) AS (
+  SELECT d.id, d.destination, chats.contact FROM deliveries d JOIN chats ON chats.id = d.subject
+  WHERE d.kind = 'chat' AND d.state = 'pending' AND d.due_at IS NULL
+  UNION SELECT up.delivery, up.destination, c.joined FROM up JOIN contacts c ON c.id = up.contact
+  WHERE c.joined IS NOT NULL
+)
+SELECT COUNT(*) AS n, MIN(up.delivery) AS example FROM up JOIN contacts c ON c.id = up.contact AND c.joined IS NULL
+JOIN deliveries d ON d.destination = up.destination AND d.kind = 'contact' AND d.subject = up.contact
+WHERE d.remote_id IS NOT NULL AND d.state <> 'pending'
+
+-- name: check_waiting_for_nobody
+WITH RECURSIVE up (delivery, destination, contact) AS (
+  SELECT d.id, d.destination, chats.contact FROM deliveries d JOIN chats ON chats.id = d.subject
+  WHERE d.kind = 'chat' AND d.state = 'pending'
+  UNION SELECT up.delivery, up.destination, c.joined FROM up JOIN contacts c ON c.id = up.contact
+  WHERE c.joined IS NOT NULL
+)
+SELECT COUNT(*) AS n, MIN(up.delivery) AS example FROM up JOIN contacts c ON c.id = up.contact AND c.joined IS NULL
+LEFT JOIN deliveries d ON d.destination = up.destination AND d.kind = 'contact' AND d.subject = up.contact
+WHERE d.id IS NULL
+
+-- name: check_contacts_without_time
+-- Only chats wait without a due time.
+SELECT COUNT(*) AS n, MIN(id) AS example FROM deliveries WHERE kind = 'contact' AND state = 'pending' AND due_at IS NULL
+
+-- name: check_delivered_behind
+SELECT COUNT(*) AS n, MIN(id) AS example FROM deliveries WHERE state = 'delivered' AND done < wanted
+
+-- name: check_versions
+-- What is wanted in a version that is never reached is sent for ever; what was done in one hides the news before it.
+-- Merely more done than wanted is fine: so it is where a destination was away for a while, as an attempt carries the
+-- newest version.
+SELECT COUNT(*) AS n, MIN(d.id) AS example FROM deliveries d
+LEFT JOIN contacts ON d.kind = 'contact' AND contacts.id = d.subject
+LEFT JOIN chats ON d.kind = 'chat' AND chats.id = d.subject
+WHERE d.wanted > COALESCE(contacts.version, chats.version) OR d.done > COALESCE(contacts.version, chats.version)
+
+-- name: check_leases
+SELECT COUNT(*) AS n, MIN(id) AS example FROM deliveries WHERE lease_until > :now + :far
+
+-- name: check_identities_of_joined
+SELECT COUNT(*) AS n, MIN(c.id) AS example FROM identities i JOIN contacts c ON c.id = i.contact
+WHERE i.kind = 'email' AND c.joined IS NOT NULL
+
+-- name: check_emails_without_identity
+-- NOT IN: as NOT EXISTS, both databases look through all emails for each contact.
+SELECT COUNT(*) AS n, MIN(c.id) AS example FROM contacts c
+WHERE c.email IS NOT NULL AND c.joined IS NULL AND c.erased_at IS NULL
+  AND c.id NOT IN (SELECT contact FROM identities WHERE kind = 'email')
+
+-- name: check_shared_records
+SELECT COUNT(*) AS n, MIN(example) AS example FROM (
+  SELECT MIN(d.subject) AS example FROM deliveries d
+  JOIN contacts c ON c.id = d.subject AND c.joined IS NULL AND c.erased_at IS NULL
+  WHERE d.kind = 'contact' AND d.remote_id IS NOT NULL
+  GROUP BY d.destination, d.remote_id HAVING COUNT(*) > 1
+) AS shared

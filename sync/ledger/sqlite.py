@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -120,6 +120,31 @@ class SqliteEngine:
         with _translated():
             return self.connection.execute(self._queries[query], {"now": self.now, **given})
 
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """The rows that a text of SQL gives, `?` for each parameter. For copying only: all else is a named query."""
+        with _translated():
+            return list(self.connection.execute(sql, parameters).fetchall())
+
+    def write(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a text of SQL once for each of these rows. For copying only. Raises LedgerError for what does not fit."""
+        with _translated():
+            try:
+                self.connection.executemany(sql, rows)
+            except sqlite3.IntegrityError as error:
+                raise LedgerError(f"a row does not fit into the ledger: {error}") from error
+
+    def backup(self, path: Path) -> None:
+        """Copy the ledger as it is at one moment to a new private file; writers go on meanwhile. Raises LedgerError."""
+        _create_new(path)
+        try:
+            with _translated(), closing(sqlite3.connect(path)) as copy:
+                self.connection.backup(copy)
+                if copy.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                    raise LedgerError(f"the backup {path} cannot be read back")
+        except BaseException:
+            path.unlink()
+            raise
+
     def migrate(self) -> int:
         """Bring the schema up to date; safe when two processes start at once. Returns its number.
 
@@ -147,12 +172,15 @@ class SqliteEngine:
 
     @property
     def schema(self) -> int:
-        """The number of the newest migration that was applied."""
+        """The number of the newest migration that was applied; 0 where there is no ledger yet."""
         with _translated():
-            return self._schema()
+            is_there = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'").fetchone()
+            return self._schema() if is_there else 0
 
     def own(self) -> None:
         """Become the one server of this file. Raises LedgerInUse."""
+        if self._served is not None:
+            return
         served = _private_file(self._beside(".serve"))
         try:
             fcntl.flock(served, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -183,6 +211,13 @@ def _create_private(path: Path) -> None:
         _private_file(path).close()
     except OSError as error:
         raise LedgerUnavailable(f"cannot open the ledger {path}: {error.strerror}") from error
+
+
+def _create_new(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise LedgerError(f"cannot make {path}: {error.strerror}") from error
 
 
 def _statements(script: str) -> Iterator[str]:
