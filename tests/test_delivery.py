@@ -357,3 +357,17 @@ async def test_stopping_lets_calls_in_flight_finish_and_claims_nothing_more(serv
         await asyncio.gather(stopping, task)
 
     assert sorted(d["state"] for d in deliveries(service.ledger)) == ["delivered", "pending"]
+
+
+async def test_a_start_asks_at_once_where_a_person_had_to_act(on_file: Running) -> None:
+    on_file.crm.before = _unauthorized
+    await on_file.post(start())
+    await on_file.drain()
+    on_file.crm.before = lambda request: None
+
+    with on_file.ledger.transaction():
+        on_file.ledger.take_over()
+    on_file.clock.sleep(1)
+    await on_file.drain()
+
+    assert len(on_file.crm.contacts) == 1

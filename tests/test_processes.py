@@ -6,6 +6,7 @@ import random
 import signal
 import sqlite3
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC
@@ -274,3 +275,40 @@ def test_an_alarm_reaches_the_operator(first_run: Stage) -> None:
 
     assert heard.bodies[0]["alarm"] == "unreadable"
     assert "canary" not in json.dumps(heard.bodies)
+
+
+def test_a_typo_in_the_env_file_is_found_at_the_start(stage: Stage) -> None:
+    (stage.folder / ".env").write_text("ACQUIRE_URL_TOKN=canary\nOTHER_THING=1\n")
+
+    refused = stage.command("serve")
+
+    assert refused.returncode == 2
+    assert ".env names ACQUIRE_URL_TOKN, which is no setting; did you mean ACQUIRE_URL_TOKEN?" in refused.stderr
+    assert "canary" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("SYNC_PORT", "x", "SYNC_PORT: is not a whole number"),
+        ("SYNC_RETRY_FOR", "3d", "SYNC_RETRY_FOR: is not a number"),
+        ("SYNC_PUBLIC_URL", "foo", "SYNC_PUBLIC_URL: is not an http(s) address"),
+        ("ACQUIRE_URL_TOKEN", "change/me " * 4, "ACQUIRE_URL_TOKEN: may hold only letters"),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(stage: Stage, variable: str, value: str, said: str) -> None:
+    stage.settings[variable] = value
+
+    assert said in stage.command("serve").stderr
+
+
+def test_the_address_that_is_printed_is_the_one_to_call(stage: Stage) -> None:
+    service = stage.serve()
+    greeting = urllib.request.urlopen(f"{stage.url}/", timeout=10).read().decode()
+    answer = get(f"{stage.url}/webhooks/acquire/{TOKEN}/", method="POST", body=start())
+    service.send_signal(signal.SIGTERM)
+    service.wait(timeout=30)
+
+    assert "/webhooks/acquire/YOUR-ACQUIRE_URL_TOKEN" in (stage.folder / "stderr.txt").read_text()
+    assert "webhooks are taken at" in greeting
+    assert answer[0] == 200

@@ -67,7 +67,7 @@ async def _send(service: Client, body: bytes) -> dict[str, Any]:
     except TimeoutError:
         raise NotFound(f"nothing answers at {service.base_url}: start it with `crm-sync serve`") from None
     if answer.status != 200:
-        raise NotFound(f"the service answered {answer.status}: {answer.text.strip()}")
+        raise NotFound(f"{service.base_url} answered {answer.status}: is it crm-sync that listens there?")
     applied: dict[str, Any] = answer.json()
     return applied
 

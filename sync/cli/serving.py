@@ -9,6 +9,7 @@ import click
 
 from sync.logs import configure
 from sync.settings import Settings, load
+from sync.sources.acquire import AcquireSettings
 
 T = TypeVar("T")
 
@@ -32,7 +33,11 @@ def _settings() -> Settings:
 @click.command()
 @click.option("--host", help="Address to listen on [SYNC_HOST].")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on [SYNC_PORT].")
-@click.option("--no-dispatch", is_flag=True, help="Only take webhooks; `crm-sync dispatch` delivers.")
+@click.option(
+    "--no-dispatch",
+    is_flag=True,
+    help="Only take webhooks. With PostgreSQL, `crm-sync dispatch` delivers meanwhile; on SQLite once this has ended.",
+)
 def serve(host: str | None, port: int | None, no_dispatch: bool) -> None:
     """Take webhooks and deliver contacts, until stopped."""
     from sync.service import serve as serve_until_stopped
@@ -50,7 +55,9 @@ def serve(host: str | None, port: int | None, no_dispatch: bool) -> None:
 
 
 def _announce(url: str, sandbox: str | None) -> None:
-    click.echo(f"crm-sync listens on {url}/webhooks/acquire", err=True)
+    given = load(AcquireSettings)
+    token = "/YOUR-ACQUIRE_URL_TOKEN" if given.url_token is not None and given.webhook_secret is None else ""
+    click.echo(f"crm-sync listens on {url}/webhooks/acquire{token}", err=True)
     if sandbox is not None:
         click.echo(f"the sandbox CRM is at   {sandbox}/", err=True)
 

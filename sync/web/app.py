@@ -75,10 +75,16 @@ def build(webhooks: Webhooks, health: Health) -> Starlette:
             return PlainTextResponse(str(error), 503)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
+    async def greet(request: Request) -> Response:
+        del request
+        return PlainTextResponse("chat-crm-sync: webhooks are taken at /webhooks/… (POST); /readyz says how it is.\n")
+
     return Starlette(
         routes=[
             Route("/webhooks/{source}", webhooks.take, methods=["POST"]),
             Route("/webhooks/{source}/{token}", webhooks.take, methods=["POST"]),
+            Route("/webhooks/{source}/{token}/", webhooks.take, methods=["POST"]),
+            Route("/", greet),
             Route("/healthz", health.healthz),
             Route("/readyz", health.readyz),
             Route("/metrics", metrics),

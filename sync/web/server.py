@@ -69,6 +69,9 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}. SYNC_PORT names another port "
+            "(for the sandbox: SANDBOX_BASE_URL)"
+        ) from None
     listener.set_inheritable(True)
     return listener

@@ -5,6 +5,7 @@
 """
 
 import hmac
+import re
 from typing import Any, ClassVar
 
 from pydantic import SecretStr, field_validator
@@ -51,6 +52,8 @@ class AcquireSettings(FromEnvironment):
     def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < SHORTEST_TOKEN:
             raise ValueError(f"is shorter than {SHORTEST_TOKEN} characters")
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_.~-]+", value.get_secret_value()):
+            raise ValueError("may hold only letters, digits, - _ . and ~ (it ends an address)")
         return value
 
     @field_validator("timezone")
