@@ -174,8 +174,7 @@ class SqliteEngine:
     def schema(self) -> int:
         """The number of the newest migration that was applied; 0 where there is no ledger yet."""
         with _translated():
-            is_there = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'").fetchone()
-            return self._schema() if is_there else 0
+            return self._schema() if self.db.table("migrations").exists() else 0
 
     def own(self) -> None:
         """Become the one server of this file. Raises LedgerInUse."""
