@@ -18,7 +18,6 @@ from sync.errors import LedgerError, SettingsError
 if TYPE_CHECKING:
     from sync.ledger.checking import Finding
     from sync.ledger.copying import Copied, Told
-    from sync.ledger.engine import Engine
     from sync.settings import Settings
 
 LINE_EVERY = 100_000
@@ -102,6 +101,7 @@ def _copy_private(file: Path, target: Path) -> None:
 def copy_(source: str, target: str) -> None:
     """Copy a ledger to another database, then compare the two. Stop the service first; go on by starting it again."""
     from sync.ledger import copying
+    from sync.wiring import open_engine
 
     before, after = _settings(source), _settings(target)
     check_there(before)
@@ -136,6 +136,8 @@ def _copied(done: Sequence["Copied"], before: "Settings", after: "Settings") -> 
 @ledger.command()
 def upgrade() -> None:
     """Bring the schema of the ledger up to date. `serve` and the other commands do so, too."""
+    from sync.wiring import open_engine
+
     settings = _settings()
     check_there(settings)
     with closing(open_engine(settings)) as engine:
@@ -154,13 +156,6 @@ def _settings(address: str | None = None) -> "Settings":
     settings = load(Settings)
     configure(settings.log_format, settings.log_level)
     return settings if address is None else settings.model_copy(update={"ledger": address})
-
-
-def open_engine(settings: "Settings") -> "Engine":
-    """The database of a ledger, as it is: not brought up to date."""
-    from sync import wiring
-
-    return wiring.open_engine(settings, time.time)
 
 
 def _place(settings: "Settings") -> str:

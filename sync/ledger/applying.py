@@ -4,21 +4,17 @@ The number of statements does not depend on the size of the group.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sync.cleaning import email_key
 from sync.identity import Identity, World, fold
+from sync.ids import NewId
 from sync.ledger.engine import Engine
-from sync.ledger.owing import owe_chats, owe_contacts, write_joins
+from sync.ledger.owing import Takers, owe_chats, owe_contacts, write_joins
 from sync.ledger.rows import chat_of, chat_row, contact_of, contact_row, event_row
-from sync.models import Event, EventState, Kind
-
-Takers = Mapping[str, frozenset[Kind]]
-"""Which destination takes which kinds."""
-
-NewId = Callable[[str, float], str]
+from sync.models import Event, EventState
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Writes down what is owed: every changed contact and every finished chat, to every destination that takes them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from sync.identity import Join
+from sync.ids import NewId
 from sync.ledger.engine import Engine
 from sync.ledger.machine import Delivery, join
 from sync.models import Chat, Contact, Kind, State
@@ -14,8 +15,8 @@ QUIET = 900.0
 
 UNREACHABLE = "no way to reach this person"
 
-NewId = Callable[[str, float], str]
 Takers = Mapping[str, frozenset[Kind]]
+"""Which destination takes which kinds."""
 
 
 def owe_contacts(

@@ -310,12 +310,6 @@ ON CONFLICT (name) DO UPDATE SET n = counters.n + excluded.n, at = excluded.at
 -- name: counters
 SELECT name, n, at FROM counters ORDER BY name
 
--- name: get_mark
-SELECT value FROM marks WHERE name = :name
-
--- name: set_mark
-INSERT INTO marks (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value
-
 -- name: event_states
 SELECT state, COUNT(*) AS n, SUM(copies - 1) AS copies FROM events GROUP BY state
 
@@ -338,10 +332,6 @@ SELECT destination,
   MIN(CASE WHEN due_at IS NULL OR ready_at > :now THEN NULL WHEN ready_at > owed_at THEN ready_at ELSE owed_at END)
     AS oldest
 FROM deliveries WHERE state = 'pending' GROUP BY destination
-
--- name: newest_failures
-SELECT f.at, d.destination, d.kind, d.subject, f.outcome, f.status, f.error
-FROM failures f JOIN deliveries d ON d.id = f.delivery ORDER BY f.at DESC, f.id DESC LIMIT :limit
 
 -- name: dead_causes
 -- The different reasons for which deliveries died, each with its count and its first time.
@@ -372,9 +362,6 @@ SELECT * FROM chats WHERE id = :id
 
 -- name: get_delivery
 SELECT * FROM deliveries WHERE id = :id
-
--- name: chats_of
-SELECT * FROM chats WHERE contact = :contact ORDER BY COALESCE(started_at, updated_at), id
 
 -- name: deliveries_of
 SELECT * FROM deliveries WHERE subject = :subject ORDER BY destination, kind

@@ -1,18 +1,17 @@
 """Claims what is due, and settles how each attempt ended."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from sync.ids import NewId
 from sync.ledger.engine import Engine
 from sync.ledger.machine import Delivery, Lane, Settlement, credit, hurried, lane_after, once_more, settle
 from sync.ledger.owing import delivery_of, follow, write_deliveries
 from sync.ledger.rows import chat_of, contact_of
 from sync.models import Chat, Contact, Kind, Owed
 from sync.outcomes import Dead, Delivered, Ignored, Outcome, Paused, Retry, Unknown
-
-NewId = Callable[[str, float], str]
 
 SHARED_AFTER = 5
 """Attempts after which one remote record may belong to two contacts of ours: somebody has merged them over there."""

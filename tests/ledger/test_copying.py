@@ -58,7 +58,7 @@ def lived(ledger: Ledger) -> Ledger:
     with ledger.transaction():
         ledger.count({"rejected_size": 3})
         ledger.engine.run("raise_alarm", key="k", text="t")
-        ledger.engine.run("set_mark", name="m", value="1")
+        ledger.engine.write("INSERT INTO marks (name, value) VALUES (?, ?)", [("m", "1")])
     ledger.take_pace("crm", 0.1, 1.0)
     return ledger
 

@@ -349,7 +349,7 @@ def test_failures_are_kept_for_the_operator_and_deliveries_are_not(ledger: Ledge
     apply(ledger, event("v1:1", ADA))
     settle(ledger, claim(ledger), Retry("locked", 423))
 
-    (failure,) = ledger.engine.rows("newest_failures", limit=9)
+    (failure,) = ledger.engine.rows("failures_at", destination="crm", limit=9)
     assert (failure["outcome"], failure["status"], failure["error"]) == ("retry", 423, "locked")
 
 
