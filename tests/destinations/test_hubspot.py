@@ -904,3 +904,17 @@ async def test_somebody_who_left_only_a_phone_is_called_by_it(hubspot: HubSpotRi
     receipt = await delivered(hubspot, owed(email=None, name=None, phone="+12025550177"))
 
     assert hubspot.properties(receipt.remote_id)["lastname"] == "+12025550177"
+
+
+async def test_who_holds_a_record_goes_before_who_found_it_by_its_old_email(hubspot: HubSpotRig) -> None:
+    held = await delivered(hubspot, owed(1, email="old@example.com"))
+    newcomer = owed(2, email="old@example.com")
+    holder = owed(3, email="new@example.com", remote_id=held.remote_id, ours=True)
+
+    first = await hubspot.upsert(newcomer, holder)
+    again = await delivered(hubspot, newcomer)
+
+    assert isinstance(first[0], Busy)
+    assert first[1] == Receipt(held.remote_id, ours=True)
+    assert again.remote_id != held.remote_id
+    assert sorted(str(person.email) for person in hubspot.people()) == ["new@example.com", "old@example.com"]

@@ -164,7 +164,8 @@ class Contacts:
         verdicts: dict[str, Verdict] = {}
         writes: dict[str, tuple[Owed[Contact], Write]] = {}
         taken: set[str] = set()
-        for one, record in found:
+        # Whoever holds a record goes before whoever found it by an old email: it then no longer carries that email.
+        for one, record in sorted(found, key=lambda pair: pair[0].remote_id is None):
             new = self._changes(one, record)
             if record.id in taken:
                 verdicts[one.delivery] = Busy("another contact of this call has the same record")
