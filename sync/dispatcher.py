@@ -15,7 +15,7 @@ from sync.pipeline import Pipeline
 
 log = structlog.get_logger("sync.dispatcher")
 
-POLL = 1.0
+POLL = 0.5
 """Seconds after which an idle lane looks by itself: for leases that lapsed, and for what another process owed."""
 
 NAP = 1.0

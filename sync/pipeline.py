@@ -59,7 +59,7 @@ class Pipeline:
 
     async def claim(self, destination: Destination, limits: Sequence[tuple[Kind, int]], lease: float) -> Claimed:
         """Lease the next batch for a destination. Returns after the claim is committed. Raises LedgerUnavailable."""
-        return await self.writer.do(lambda ledger: ledger.claim(destination.name, limits, lease))
+        return await self.writer.claim(destination.name, limits, lease)
 
     async def deliver(self, destination: Destination, claimed: Claimed, lease: float) -> list[Settlement]:
         """Attempt a claimed batch. Never raises for what a destination does: whatever happens is an outcome."""

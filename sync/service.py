@@ -31,6 +31,8 @@ from sync.wiring import (
     check_names,
     connect,
     destinations,
+    hints,
+    is_postgres,
     ledger_folder,
     open_ledger,
     sources,
@@ -40,6 +42,10 @@ log = structlog.get_logger("sync.service")
 
 HOUSEKEEPING = 5.0
 """Seconds between two rounds of housekeeping, and between two looks at whether the writer lives."""
+
+
+HINTED = 0.02
+"""Seconds from one hint of another host to the next that is heeded: many that come at once are one."""
 
 
 def check_exposure(settings: Settings, host: str) -> None:
@@ -105,10 +111,11 @@ async def dispatch_only(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         service = await _start(stack, settings, dispatch=True)
         async with asyncio.TaskGroup() as group:
-            lanes = group.create_task(service.dispatcher.run())
+            tasks = [group.create_task(each) for each in _lanes(service, settings)]
             await _until_stopped(stop, service.writer)
             await service.dispatcher.stop()
-            lanes.cancel()
+            for task in tasks:
+                task.cancel()
         _check_alive(service.writer)
 
 
@@ -179,7 +186,24 @@ def _work(
     service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None, *, dispatch: bool
 ) -> list[Coroutine[object, object, None]]:
     keeping = _housekeeping(service, settings, webhooks, folder)
-    return [keeping, service.dispatcher.run()] if dispatch else [keeping]
+    return [keeping, *_lanes(service, settings)] if dispatch else [keeping]
+
+
+def _lanes(service: Service, settings: Settings) -> list[Coroutine[object, object, None]]:
+    lanes = service.dispatcher.run()
+    return [lanes, _listen(service, settings)] if is_postgres(settings) else [lanes]
+
+
+async def _listen(service: Service, settings: Settings) -> None:
+    """Let the lanes look for work as soon as another host hints that there is some."""
+    while True:
+        try:
+            async for _ in hints(settings):
+                service.dispatcher.wake()
+                await asyncio.sleep(HINTED)
+        except LedgerError as error:
+            log.debug("no hints for a while; the lanes look by themselves", reason=str(error))
+        await asyncio.sleep(HOUSEKEEPING)
 
 
 async def _housekeeping(service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None) -> None:

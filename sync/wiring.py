@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -118,6 +118,13 @@ def open_engine(settings: Settings, clock: Clock = time.time) -> Engine:
             "pip install 'chat-crm-sync[postgres]'"
         ) from None
     return PostgresEngine(settings.ledger)
+
+
+def hints(settings: Settings) -> AsyncIterator[None]:
+    """Hints of other hosts that something may be due. Only for a ledger on a server. Raises LedgerUnavailable."""
+    from sync.ledger.postgres import hints as of_server
+
+    return of_server(settings.ledger)
 
 
 def open_ledger(settings: Settings, *, clock: Clock = time.time) -> Ledger:

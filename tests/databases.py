@@ -1,15 +1,21 @@
 """A real SQLite file and a real PostgreSQL server for tests that run on both."""
 
+import os
+import subprocess
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from shutil import which
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
+import pytest
 
 from sync.ledger import Ledger
 from sync.ledger.postgres import PostgresEngine
@@ -57,6 +63,50 @@ def postgres() -> Iterator[Server]:
             yield Server(server.get_uri())
         finally:
             server.cleanup()
+
+
+POOLER = """
+[databases]
+* = host={host} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+"""
+
+
+@contextmanager
+def pooled(url: str, folder: Path, port: int) -> Iterator[str]:
+    """The same database through pgbouncer in transaction mode, two connections for everybody. Yields its address.
+
+    Skips, saying so, where pgbouncer is not installed.
+    """
+    program = which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed, so nothing is known about it (on Debian: apt install pgbouncer)")
+    given = urlsplit(url)
+    (host,) = parse_qs(given.query)["host"]
+    file = folder / "pgbouncer.ini"
+    file.write_text(POOLER.format(host=host, port=port))
+    if os.geteuid() == 0:  # it does not run as root, and whom it runs as has to reach its file and the server's socket
+        for path in (folder, *folder.parents[:2], Path(host)):
+            path.chmod(path.stat().st_mode | 0o011)
+    as_nobody = ("-u", "nobody") if os.geteuid() == 0 else ()
+    process = subprocess.Popen([program, "-q", *as_nobody, str(file)])
+    through = f"postgresql://postgres@127.0.0.1:{port}{given.path}"
+    try:
+        for _ in range(100):
+            assert process.poll() is None
+            with suppress(psycopg.OperationalError), psycopg.connect(through, connect_timeout=1):
+                break
+            time.sleep(0.05)
+        yield through
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
 
 
 Open = Callable[..., Ledger]

@@ -14,7 +14,7 @@ import pytest
 
 from sync.simulation import conversations, expected, in_order
 from sync.simulation.playing import Endpoint, play
-from tests.databases import Server
+from tests.databases import Server, pooled
 from tests.processes import TOKEN, Stage, free_port, get
 from tests.running import start
 from tests.test_processes import crm_contacts
@@ -93,6 +93,30 @@ def test_two_receivers_and_two_dispatchers_one_of_them_killed_lose_nothing_and_d
     status = stage.command("status")
     assert status.returncode == 0
     assert "Everything has arrived." in status.stdout
+
+
+def test_through_a_pooler_in_transaction_mode_nothing_is_lost_or_doubled(stage: Stage) -> None:
+    direct = stage.settings["SYNC_LEDGER"]
+    stage.crm()
+    with pooled(direct, stage.folder, free_port()) as through:
+        stage.settings["SYNC_LEDGER"] = through
+        urls = receivers(stage, 2)
+        for _ in range(2):
+            stage.start("dispatch")
+        told = list(conversations(6, chats=40, now=time.time(), duplicates=0.1, repeat_visitors=0.3, zone=UTC))
+        halves = [list(in_order(told))[n::2] for n in range(2)]
+
+        async def everything() -> list[int]:
+            sending = [play(h, Endpoint(url, token=TOKEN), rate=150) for h, url in zip(halves, urls, strict=True)]
+            return [played.never for played in await asyncio.gather(*sending)]
+
+        assert asyncio.run(everything()) == [0, 0]
+        stage.until(lambda: pending(stage) == 0, seconds=120)
+        assert stage.command("ledger", "check").returncode == 0
+        stage.close()
+
+    people = expected(told)
+    assert Counter(contact["email"] for contact in crm_contacts(stage)) == Counter({e.lower(): 1 for e in people})
 
 
 def test_a_ledger_on_a_server_wants_the_key_to_be_the_same_everywhere(stage: Stage) -> None:

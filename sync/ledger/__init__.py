@@ -28,9 +28,9 @@ class Ledger:
         self.takers = takers
         self.new_id = new_id
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """One write transaction around everything below. Raises LedgerUnavailable."""
-        return self.engine.transaction()
+    def transaction(self, *, exclusive: bool = True) -> AbstractContextManager[None]:
+        """One write transaction around everything below; one claim may share. Raises LedgerUnavailable."""
+        return self.engine.transaction(exclusive=exclusive)
 
     def apply(self, events: Sequence[Event]) -> list[Applied]:
         """Store events, fold them into contacts and chats, owe what changed. One answer each, in order."""

@@ -29,8 +29,15 @@ class Engine(Protocol):
         """Whether a transaction is open."""
         ...
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """One write transaction: all of it or nothing, durable when it ends. Raises LedgerUnavailable."""
+    def transaction(self, *, exclusive: bool = True) -> AbstractContextManager[None]:
+        """One write transaction: all of it or nothing, durable when it ends. Raises LedgerUnavailable.
+
+        Exclusive: no other writes at the same time, on whatever host. A claim may do without where rows can be locked.
+        """
+        ...
+
+    def notify(self) -> None:
+        """Hint to the other hosts, at the end of this transaction, that something may be due. They also look often."""
         ...
 
     def rows(self, query: str, **parameters: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,9 @@ removes lost updates and deadlocks."""
 
 LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
 NOW = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now"
+
+CHANNEL = "chat_crm_sync"
+"""Where hosts hint to each other that something may be due. Nobody depends on it: every lane also looks by itself."""
 
 CONNECT_TIMEOUT = 5
 """Seconds to wait for a connection before the ledger counts as unavailable."""
@@ -54,6 +57,8 @@ class PostgresEngine:
                 connect_timeout=CONNECT_TIMEOUT,
                 application_name="chat-crm-sync",
             )
+            # Behind a pooler the connection may have been somebody's who listened: hints that come must not pile up.
+            self._connection.add_notify_handler(lambda _: None)
         return self._connection
 
     @property
@@ -68,12 +73,22 @@ class PostgresEngine:
         return self._connection is not None and self._connection.info.transaction_status != 0
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """One write transaction: all of it or nothing, durable when it ends. Raises LedgerUnavailable."""
+    def transaction(self, *, exclusive: bool = True) -> Iterator[None]:
+        """One write transaction: all of it or nothing, durable when it ends. Raises LedgerUnavailable.
+
+        Not exclusive is only for one claim: it holds the row of its destination and skips deliveries that others hold,
+        so it waits for nobody who could wait for it.
+        """
         with _translated(), self._connected().transaction():
-            self._connected().execute(LOCK)
+            if exclusive:
+                self._connected().execute(LOCK)
             self.now = self._read_clock()
             yield
+
+    def notify(self) -> None:
+        """Hint to the other hosts, when this transaction is committed, that something may be due."""
+        with _translated():
+            self._connected().execute(f"NOTIFY {CHANNEL}")
 
     def rows(self, query: str, **parameters: Any) -> list[Any]:
         """The rows that a named query gives. A list among the parameters is passed as JSON."""
@@ -143,6 +158,21 @@ class PostgresEngine:
         """Close the connection."""
         if self._connection is not None:
             self._connection.close()
+
+
+async def hints(url: str) -> AsyncIterator[None]:
+    """Yield whenever some host hints that something may be due, until the connection ends.
+
+    Raises LedgerUnavailable. Through a pooler in transaction mode nothing may ever come.
+    """
+    with _translated():
+        connection = await psycopg.AsyncConnection.connect(
+            url, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT
+        )
+        async with connection:
+            await connection.execute(f"LISTEN {CHANNEL}")
+            async for _ in connection.notifies():
+                yield
 
 
 def _json(rows: list[Any]) -> str:

@@ -81,7 +81,7 @@ class SqliteEngine:
         return bool(self.connection.in_transaction)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, exclusive: bool = True) -> Iterator[None]:  # noqa: ARG002 - here each is exclusive
         """One write transaction: all of it or nothing, on disk when it ends. Raises LedgerUnavailable."""
         with self._apart(), _translated():
             self.connection.execute("BEGIN IMMEDIATE")
@@ -93,6 +93,9 @@ class SqliteEngine:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
                 raise
+
+    def notify(self) -> None:
+        """Nobody to tell: there is one server of this file."""
 
     @contextmanager
     def _apart(self) -> Iterator[None]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sync.errors import LedgerError, LedgerUnavailable, SyncError
-from sync.ledger import Applied, Ledger, Settlement
-from sync.models import Event
+from sync.ledger import Applied, Claimed, Ledger, Settlement
+from sync.models import Event, Kind
 from sync.outcomes import Retry
 
 log = logging.getLogger("sync.ledger")
@@ -37,6 +37,7 @@ class _Job:
     event: Event | None = None
     settlements: Sequence[Settlement] | None = None
     work: Callable[[Ledger], Any] | None = None
+    is_claim: bool = False
     result: Any = field(default=None)
     error: SyncError | None = field(default=None)
     is_served: bool = False
@@ -75,6 +76,13 @@ class Writer:
         result: T = await self._submit(work=work)
         return result
 
+    async def claim(self, destination: str, kinds: Sequence[tuple[Kind, int]], lease: float) -> Claimed:
+        """Lease what is due. Returns after the commit. Raises LedgerError."""
+        claimed: Claimed = await self._submit(
+            work=lambda ledger: ledger.claim(destination, kinds, lease), is_claim=True
+        )
+        return claimed
+
     def close(self) -> None:
         """Finish what waits, then stop."""
         self._is_closing = True
@@ -98,7 +106,8 @@ class Writer:
         while not stopping:
             jobs, stopping = self._gathered()
             if jobs:
-                self._serve_surely(jobs)
+                for group in self._apart(jobs):
+                    self._serve_surely(group)
                 self._answer(jobs)
 
     def _gathered(self) -> tuple[list[_Job], bool]:
@@ -115,6 +124,12 @@ class Writer:
                 break
         return jobs, job is None
 
+    def _apart(self, jobs: list[_Job]) -> list[list[_Job]]:
+        """One group; but where hosts share the ledger, claims go by themselves and wait for no other host."""
+        if self.ledger.engine.is_shared and all(job.is_claim for job in jobs):
+            return [[job] for job in jobs]
+        return [jobs]
+
     def _serve_surely(self, jobs: list[_Job]) -> None:
         """Run jobs; if even that is interrupted, who waits is told so, and the thread lives on for the next group."""
         try:
@@ -126,7 +141,7 @@ class Writer:
     def _serve(self, jobs: list[_Job]) -> None:
         """Run jobs in one transaction; if it fails for anything but the disk, one by one: a bad one sinks alone."""
         try:
-            with self.ledger.transaction():
+            with self.ledger.transaction(exclusive=len(jobs) > 1 or not jobs[0].is_claim):
                 self._do(jobs)
         except LedgerUnavailable as error:
             _fail(jobs, error)
@@ -152,6 +167,8 @@ class Writer:
         for job in jobs:
             if job.work is not None:
                 job.result = job.work(self.ledger)
+        if settling or applying:
+            self.ledger.engine.notify()
 
     def _sink(self, job: _Job, error: Exception) -> None:
         """A job that fails alone: its event is kept as unreadable, its settlements one by one; others are told."""

@@ -1,11 +1,15 @@
-"""What only a server can suffer: lost connections."""
+"""What only a server can do and suffer: claims beside other writers, hints, lost connections."""
+
+import asyncio
 
 import psycopg
 import pytest
 
 from sync.errors import LedgerUnavailable
 from sync.ledger import Ledger
-from sync.ledger.postgres import PostgresEngine
+from sync.ledger.postgres import LOCK, PostgresEngine, hints
+from sync.ledger.writer import Writer
+from sync.models import Kind
 from tests.databases import Server
 from tests.people import CRM, Ids, event
 
@@ -75,3 +79,41 @@ def test_two_hosts_may_bring_the_schema_up_to_date_at_once(server: Server) -> No
     two.own()
     for engine in (one, two):
         engine.close()
+
+
+def test_a_claim_waits_for_no_other_host_that_writes(server: Server) -> None:
+    url = server.database()
+    one, two = (Ledger(PostgresEngine(url), CRM, new_id=Ids()) for _ in range(2))
+    one.engine.migrate()
+    with one.transaction():
+        one.apply([event("v1:1", "ada@example.com")])
+
+    with one.transaction():  # holds the lock of all that write
+        with two.transaction(exclusive=False):
+            claimed = two.claim("crm", [(Kind.CONTACT, 10)], 60)
+        with pytest.raises(psycopg.errors.LockNotAvailable), psycopg.connect(url) as third:
+            third.execute("SET lock_timeout = 50")
+            third.execute(LOCK)
+
+    assert len(claimed.owed) == 1
+    for ledger in (one, two):
+        ledger.engine.close()
+
+
+async def test_a_commit_hints_to_other_hosts_that_listen(server: Server) -> None:
+    url = server.database()
+    ledger = Ledger(PostgresEngine(url), CRM, new_id=Ids())
+    ledger.engine.migrate()
+    writer = Writer(ledger)
+    heard = hints(url)
+    listening = asyncio.create_task(anext(heard))
+    for n in range(100):
+        await writer.apply(event(f"v1:{n}", f"p{n}@example.com"))
+        done, _ = await asyncio.wait([listening], timeout=0.1)
+        if done:
+            break
+
+    await asyncio.wait_for(listening, 10)
+    await heard.aclose()
+    writer.close()
+    ledger.engine.close()
