@@ -182,6 +182,36 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True)
+class Email:
+    """One mail, ready to go: the same bytes whenever it is handed over again.
+
+    `sender` and `reply_to` are as in a header (`Ada <ada@example.com>`); `to` is a bare address. `headers` are those
+    beyond From, To, Subject, Reply-To and Date: Message-ID, List-Unsubscribe, List-Unsubscribe-Post, Auto-Submitted.
+    `key` is a UUID, the same for the same mail: the idempotency key. `written_at` is for the Date header.
+    """
+
+    to: str
+    sender: str
+    subject: str
+    text: str
+    html: str
+    key: str
+    written_at: float
+    to_name: str | None = None
+    reply_to: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a mailer tells about an address that no mail should go to any more, in a word: "bounced", "complained",
+    "unsubscribed"."""
+
+    email: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What the destination answered when it took a subject: its own id, and whether WE created that record.
 

@@ -155,12 +155,17 @@ class Settings(FromEnvironment):
         return value
 
 
-class DestinationSettings(FromEnvironment):
+class LaneSettings(FromEnvironment):
+    """How a lane may use its destination: connections at once, seconds of waiting."""
+
+    connections: int = Field(8, ge=1, le=100)
+    timeout: float = Field(10.0, gt=0, le=300)
+
+
+class DestinationSettings(LaneSettings):
     """What every destination can be told. Subclasses set `env_prefix`, so `base_url` becomes HUBSPOT_BASE_URL."""
 
     base_url: str
-    connections: int = Field(8, ge=1, le=100)
-    timeout: float = Field(10.0, gt=0, le=300)
 
     @field_validator("base_url")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sync.errors import DeliveryError
 from sync.http import Client
 from sync.models import Chat, Contact, Kind, Owed, Receipt
-from sync.settings import DestinationSettings
+from sync.settings import LaneSettings
 
 Result = Receipt | DeliveryError
 
@@ -46,7 +46,7 @@ class Destination(ABC):
     """
 
     vendor: ClassVar[str]
-    Settings: ClassVar[type[DestinationSettings]]
+    Settings: ClassVar[type[LaneSettings]]
     takes: ClassVar[frozenset[Kind]] = frozenset({Kind.CONTACT})
     batch: ClassVar[int] = 1
 

@@ -1,0 +1,1 @@
+"""Mailers: destinations that take follow-up emails. One file per vendor."""
