@@ -83,6 +83,14 @@ async def test_a_body_over_the_limit_is_413_and_not_stored(tmp_path: Path) -> No
         assert stored(service) == []
 
 
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5_000, b"-1", b"abc", b""], ids=lambda length: repr(length[:9]))
+async def test_a_length_that_is_no_number_is_413(service: Running, length: bytes) -> None:
+    answer = await service.client.post("/webhooks/acquire", content=b"{}", headers=[(b"content-length", length)])
+
+    assert answer.status_code == 413
+    assert stored(service) == []
+
+
 async def _slowly(chunk: bytes, times: int, pause: float = 0) -> AsyncIterator[bytes]:
     for _ in range(times):
         await asyncio.sleep(pause)

@@ -58,7 +58,7 @@ class Mailer(Destination):
         raise NotImplementedError(f"{self.vendor} sends no webhooks")
 
     def heard(self, body: bytes) -> Sequence[Heard]:
-        """Whom a verified webhook says that no mail should go to any more. Never raises: what it cannot read is none."""
+        """Whom a verified webhook says that no mail should go to any more. Never raises: unreadable is nobody."""
         raise NotImplementedError(f"{self.vendor} sends no webhooks")
 
     async def upsert(self, owed: Sequence[Owed[Contact]], intend: Intend) -> Sequence[Result]:
