@@ -17,6 +17,11 @@ ONE_WRITER = 0x63726D73
 removes lost updates and deadlocks."""
 
 LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
+STALLED = 20
+"""Seconds after which a host that was frozen in the middle of a transaction loses it, and who waits for it is told."""
+
+LIMITS = f"SET LOCAL idle_in_transaction_session_timeout = '{STALLED}s'; SET LOCAL lock_timeout = '{STALLED}s'"
+
 NOW = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now"
 
 CHANNEL = "chat_crm_sync"
@@ -30,7 +35,8 @@ class PostgresEngine:
     """A ledger on a PostgreSQL server that several hosts share. Not for use by two threads at once.
 
     Statements are not prepared, so that it works through pgbouncer in transaction mode. A lost connection fails the
-    transaction at hand with LedgerUnavailable; the next one connects anew.
+    transaction at hand with LedgerUnavailable; the next one connects anew. A host that stands still in the middle of a
+    transaction loses its connection after a while, so that it cannot hold up the others.
     """
 
     name = "postgresql"
@@ -55,6 +61,8 @@ class PostgresEngine:
                 row_factory=dict_row,
                 prepare_threshold=None,
                 connect_timeout=CONNECT_TIMEOUT,
+                keepalives_idle=STALLED,
+                tcp_user_timeout=STALLED * 1000,
                 application_name="chat-crm-sync",
             )
             # Behind a pooler the connection may have been somebody's who listened: hints that come must not pile up.
@@ -80,8 +88,7 @@ class PostgresEngine:
         so it waits for nobody who could wait for it.
         """
         with _translated(), self._connected().transaction():
-            if exclusive:
-                self._connected().execute(LOCK)
+            self._connected().execute(f"{LIMITS}; {LOCK}" if exclusive else LIMITS)
             self.now = self._read_clock()
             yield
 
@@ -188,5 +195,6 @@ def _placeholders(sql: str) -> str:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
+        # The last for a transaction that was ended because we stood still, and for a server that became a standby.
         raise LedgerUnavailable(f"the ledger cannot be reached ({type(error).__name__})") from error

@@ -1,13 +1,14 @@
 """What only a server can do and suffer: claims beside other writers, hints, lost connections."""
 
 import asyncio
+import time
 
 import psycopg
 import pytest
 
 from sync.errors import LedgerUnavailable
 from sync.ledger import Ledger
-from sync.ledger.postgres import LOCK, PostgresEngine, hints
+from sync.ledger.postgres import LIMITS, LOCK, STALLED, PostgresEngine, hints
 from sync.ledger.writer import Writer
 from sync.models import Kind
 from tests.databases import Server
@@ -117,3 +118,23 @@ async def test_a_commit_hints_to_other_hosts_that_listen(server: Server) -> None
     await heard.aclose()
     writer.close()
     ledger.engine.close()
+
+
+def test_a_host_that_stands_still_in_a_transaction_does_not_hold_up_the_others(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.ledger.postgres.LIMITS", LIMITS.replace(f"'{STALLED}s'", "'300ms'"))
+    url = server.database()
+    frozen, other = (Ledger(PostgresEngine(url), CRM, new_id=Ids()) for _ in range(2))
+    frozen.engine.migrate()
+    with pytest.raises(LedgerUnavailable), frozen.transaction():
+        frozen.apply([event("v1:1", "ada@example.com")])
+        with pytest.raises(LedgerUnavailable), other.transaction():
+            other.apply([event("v1:2", "bob@example.com")])  # told, not kept waiting
+        time.sleep(0.3)
+        with other.transaction():
+            other.apply([event("v1:2", "bob@example.com")])
+
+    assert other.engine.rows("count_contacts")[0]["n"] == 1
+    for ledger in (frozen, other):
+        ledger.engine.close()
