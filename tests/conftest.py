@@ -8,6 +8,9 @@ import pytest
 
 from tests.databases import Server, postgres
 
+OURS = ("SYNC_", "ACQUIRE_", "FOLLOWUP_", "HUBSPOT_", "WEBHOOK_", "SANDBOX_", "SMTP_", "RESEND_", "BREVO_", "POSTMARK_")
+"""What the names of our variables begin with."""
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
@@ -25,7 +28,7 @@ def anyio_backend() -> str:
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No test sees the settings of whoever runs it: neither variables nor a `.env` file."""
     for name in list(os.environ):
-        if name.startswith(("SYNC_", "ACQUIRE_", "HUBSPOT_", "WEBHOOK_", "SANDBOX_")):
+        if name.startswith(OURS):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     yield

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from sync.destinations.base import Destination, Intend, Result
 from sync.http import Client, Transport
-from sync.models import Contact, Email, Heard, Kind, Owed, Receipt
+from sync.models import MAIL, Contact, Email, Heard, Kind, Owed, Receipt
 
 
 class Mailer(Destination):
@@ -18,7 +18,6 @@ class Mailer(Destination):
     """
 
     takes: ClassVar[frozenset[Kind]] = frozenset({Kind.EMAIL})
-    repeatable_for: ClassVar[float] = 0.0
 
     @classmethod
     def connect(
@@ -39,7 +38,7 @@ class Mailer(Destination):
             clock=clock,
             blip=blip,
         )
-        return cls(cls.vendor, given, client, clock=clock)
+        return cls(MAIL, given, client, clock=clock)
 
     @abstractmethod
     async def send(self, email: Email) -> Receipt:
