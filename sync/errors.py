@@ -8,6 +8,7 @@ SyncError
 │   ├── LedgerUnavailable     disk full, read-only, locked too long          503, the source tries again
 │   ├── LedgerInUse           another `serve` or `dispatch` owns the file    exit code 3
 │   └── LedgerTooNew          written by a newer release                     exit code 3
+├── LetterError               a template of the follow-up cannot be rendered Dead, with this reason
 └── DeliveryError             an attempt did not deliver
     ├── NotForHere            this destination has no use for the subject    Ignored
     ├── Refused               this one subject is refused                    Dead
@@ -35,6 +36,10 @@ class SettingsError(SyncError):
 
 class NotFound(SyncError):
     """Nothing has this id."""
+
+
+class LetterError(SyncError):
+    """A template of the follow-up email cannot be rendered. Names the file and the line, never what a visitor said."""
 
 
 class NotAuthentic(SyncError):

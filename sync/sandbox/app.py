@@ -1,4 +1,4 @@
-"""The imitation CRM as one application: the API, the pages, the controls."""
+"""The imitation CRM as one application: the API, the pages, the outbox, the controls."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from sync.sandbox import control, pages
+from sync.sandbox import control, outbox, pages
 from sync.sandbox.api import ENDPOINTS, Endpoint
 from sync.sandbox.faults import Faults
 from sync.sandbox.gate import OUTERMOST_SEND, Calls, Gate
@@ -49,8 +49,10 @@ def build(
         clock=clock,
         token=token,
     )
-    api = [Route(path, _passing(gate, entry), methods=[entry.method]) for entry in ENDPOINTS for path in entry.paths]
-    app = Sandbox(routes=[*api, *control.routes(gate), *pages.routes(gate)], middleware=[Middleware(Guard)])
+    endpoints = (*ENDPOINTS, outbox.TAKE)
+    api = [Route(path, _passing(gate, entry), methods=[entry.method]) for entry in endpoints for path in entry.paths]
+    shown = [*control.routes(gate), *outbox.routes(gate), *pages.routes(gate)]
+    app = Sandbox(routes=[*api, *shown], middleware=[Middleware(Guard)])
     for name in ("store", "faults", "limit", "search_limit", "calls"):
         setattr(app.state, name, getattr(gate, name))
     return app

@@ -32,17 +32,28 @@ class Row:
     notes: int
 
 
-def routes(gate: Gate) -> list[BaseRoute]:
-    """GET /, /contacts/{id}, /_misbehave and /_static/…"""
+Page = Callable[..., Response]
+"""Makes a page: the name of its template, the status, what it shows."""
+
+
+def pages_of(gate: Gate) -> Page:
+    """What makes the pages of one sandbox."""
     environment = _environment(gate.clock)
 
     def page(name: str, status: int = 200, **shown: Any) -> Response:
         shown |= {"misbehaves": control.is_misbehaving(gate), "now": gate.clock()}
         return HTMLResponse(environment.get_template(name).render(shown), status)
 
+    return page
+
+
+def routes(gate: Gate) -> list[BaseRoute]:
+    """GET /, /contacts/{id}, /_misbehave and /_static/…"""
+    page = pages_of(gate)
+
     async def contacts(request: Request) -> Response:
         wanted, is_live = request.query_params.get("q", "").strip(), request.query_params.get("live") != "off"
-        number = _page_number(request)
+        number = page_number(request)
         count, found = gate.store.matching(wanted, limit=PER_PAGE, offset=(number - 1) * PER_PAGE)
         counts = gate.store.note_counts(contact.id for contact in found)
         rows = [Row(contact, counts.get(contact.id, 0)) for contact in found]
@@ -150,7 +161,8 @@ def _known(gate: Gate, contact: Record) -> list[tuple[str, str, str, float]]:
     return [(definitions[name].label, name, contact.properties[name], contact.changed[name]) for name in names]
 
 
-def _page_number(request: Request) -> int:
+def page_number(request: Request) -> int:
+    """Which page of a list is asked for; the first where that makes no sense."""
     said = request.query_params.get("page", "1")
     return max(int(said), 1) if said.isascii() and said.isdigit() and len(said) < 7 else 1
 

@@ -1,4 +1,4 @@
-"""What the imitation CRM has: records, their unique values, notes on contacts, custom properties. One SQLite file."""
+"""What the imitation CRM has: records, their unique values, notes on contacts, custom properties, mails. One file."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sync.sandbox.properties import CONTACTS, KINDS, NOTES, STANDARD, Definition, iso
 
@@ -32,6 +32,10 @@ create index if not exists associations_of on associations (note);
 create table if not exists definitions (
     kind text not null, name text not null, definition text not null, primary key (kind, name)) without rowid;
 create table if not exists blocklist (email text primary key) without rowid;
+create table if not exists mails (id integer primary key autoincrement, person text not null, key text,
+    mail text not null, taken_at real not null);
+create index if not exists mails_of on mails (person);
+create index if not exists mails_with on mails (key);
 create table if not exists sequence (only_row integer primary key check (only_row = 1), next integer not null);
 insert or ignore into sequence values (1, 101);
 """
@@ -67,6 +71,12 @@ NOTE_COUNTS = """
 NOTES_ONLY_OF = """
     select note from associations where contact = :contact
     and not exists (select 1 from associations other where other.note = associations.note and other.contact <> :contact)
+"""
+MAILS = """
+    select id, mail, taken_at,
+        (select count(*) from mails other where other.person = mails.person) as to_person,
+        (select count(*) from mails other where other.key = mails.key) as with_key
+    from mails where :id is null or id = :id order by id desc limit :limit offset :offset
 """
 
 
@@ -106,6 +116,18 @@ class Change:
     record: Record | None
     properties: Mapping[str, str]
     contacts: Sequence[int] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail that was taken, as it was said. `to_person` is how many went to its address, `with_key` how many under its
+    key, this one included: a mail that went out twice is there twice."""
+
+    id: int
+    said: Mapping[str, Any]
+    taken_at: float
+    to_person: int
+    with_key: int
 
 
 class Store:
@@ -265,10 +287,29 @@ class Store:
             self._connection.execute("insert into definitions values (?, ?, ?)", (kind, definition.name, stored))
         self.definitions[kind][definition.name] = definition
 
+    def take_mail(self, person: str, key: str | None, said: Mapping[str, Any], *, now: float) -> int:
+        """Put a mail into the outbox, whether it is there already or not. Returns its id."""
+        with self.transaction():
+            sql = "insert into mails (person, key, mail, taken_at) values (?, ?, ?, ?) returning id"
+            ((taken,),) = self._connection.execute(sql, (person, key, json.dumps(said), now)).fetchall()
+        return int(taken)
+
+    def mails(self, *, limit: int = -1, offset: int = 0, only: int | None = None) -> list[Mail]:
+        """Mails, newest first; `only` is the id of the one that is wanted."""
+        with self._lock:
+            found = self._connection.execute(MAILS, {"id": only, "limit": limit, "offset": offset})
+            return [Mail(id_, json.loads(said), *rest) for id_, said, *rest in found]
+
+    def mail_count(self) -> int:
+        """How many mails were taken."""
+        with self._lock:
+            return int(self._connection.execute("select count(*) from mails").fetchone()[0])
+
     def clear(self) -> None:
-        """Forget every record; custom properties stay."""
+        """Forget every record and mail; custom properties stay."""
         with self.transaction():
             self._connection.execute("delete from objects")
+            self._connection.execute("delete from mails")
             self._connection.execute("delete from blocklist")
 
     def _records(self, sql: str, parameters: Mapping[str, object] | Sequence[object]) -> list[Record]:
