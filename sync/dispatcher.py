@@ -44,7 +44,8 @@ class Lane:
     def limits(self) -> list[tuple[Kind, int]]:
         """What to claim, contacts before chats, and how many at once."""
         takes = self.destination.takes
-        return [(k, n) for k, n in ((Kind.CONTACT, self.destination.batch), (Kind.CHAT, 1)) if k in takes]
+        known = ((Kind.CONTACT, self.destination.batch), (Kind.CHAT, 1), (Kind.EMAIL, 1))
+        return [(kind, n) for kind, n in known if kind in takes]
 
     def wake(self) -> None:
         """Look for work now."""

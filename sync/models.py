@@ -20,6 +20,10 @@ class Kind(StrEnum):
     ERASURE = "erasure"
 
 
+MAIL = "mail"
+"""The destination of every mail, whichever vendor sends it: so a chat has one follow-up over all mailers."""
+
+
 class State(StrEnum):
     """Where a delivery stands. Exactly one at any time (promise P2)."""
 

@@ -25,11 +25,11 @@ from typing import Any
 import structlog
 
 from sync.destinations.base import Destination, Result
-from sync.errors import Busy, DeliveryError, NotAuthentic
+from sync.errors import AnswerLost, Busy, DeliveryError, NotAuthentic, Unreachable, Waiting
 from sync.http import send_by
 from sync.ledger import Applied, Claimed, Settlement
 from sync.ledger.writer import Writer
-from sync.models import Event, Kind, Owed
+from sync.models import Email, Event, Kind, Owed, Receipt
 from sync.outcomes import outcome_of
 from sync.retry import delay
 from sync.sources.base import Source, WebhookRequest
@@ -88,7 +88,23 @@ class Pipeline:
         owed: Sequence[Owed[Any]] = claimed.owed
         if claimed.kind is Kind.CONTACT:
             return await destination.upsert(owed, intend)
+        if claimed.kind is Kind.EMAIL:
+            return [await self._send(destination, mail.subject) for mail in owed]
         return [await destination.log(chat, intend) for chat in owed]
+
+    async def _send(self, mailer: Destination, email: Email) -> Receipt:
+        """Hand over one mail. What may have gone out all the same is not sent again unless the key forbids two (P5)."""
+        try:
+            return await mailer.send(email)
+        except DeliveryError as error:
+            if not (isinstance(error, Waiting) and error.may_have_landed):
+                raise
+            if self.clock() < email.written_at + mailer.repeatable_for:
+                raise Unreachable(error.reason, status=error.status, after=error.after) from error
+            raise AnswerLost(f"{error.reason}; nobody knows whether it went out", status=error.status) from error
+        except Exception as error:
+            log.exception("a mailer failed unexpectedly", mailer=mailer.vendor)
+            raise AnswerLost(f"unexpected {type(error).__name__}; nobody knows whether it went out") from error
 
     def _settlement(self, claimed: Claimed, i: int, result: Result) -> Settlement:
         owed = claimed.owed[i]

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from sync.alarms import disk_alarms, review, tell
 from sync.destinations.base import Destination
 from sync.errors import LedgerError, SettingsError
+from sync.followup import FollowupSettings
 from sync.http import Client
 from sync.ledger.writer import Writer
 from sync.logs import escaped
@@ -21,12 +22,15 @@ from sync.sandbox.store import Store
 from sync.settings import Settings, is_loopback, load
 from sync.web.app import Health
 from sync.web.app import build as build_app
+from sync.web.feedback import Feedback
 from sync.web.server import Server
+from sync.web.unsubscribe import Unsubscribe
 from sync.web.webhooks import Webhooks
 from sync.wiring import (
     SANDBOX,
     SandboxSettings,
     Service,
+    addresses,
     build,
     check_names,
     connect,
@@ -34,6 +38,7 @@ from sync.wiring import (
     hints,
     is_postgres,
     ledger_folder,
+    mailer,
     open_ledger,
     sources,
 )
@@ -76,10 +81,12 @@ async def serve(
     stop = _watch()
     async with AsyncExitStack() as stack:
         service = await _start(stack, settings, dispatch=dispatch)
-        webhooks = Webhooks(service.pipeline, service.sources, settings.body_limit, settings.body_timeout)
+        feedback = _feedback(stack, service, settings)
+        webhooks = Webhooks(service.pipeline, service.sources, settings.body_limit, settings.body_timeout, feedback)
+        unsubscribe = Unsubscribe(service.writer, addresses(settings), load(FollowupSettings).company)
         folder = ledger_folder(settings)
         health = Health(service.writer, folder, settings.disk_reserve)
-        servers = [Server(build_app(webhooks, health), host, port)]
+        servers = [Server(build_app(webhooks, health, unsubscribe), host, port)]
         sandbox = _sandbox(stack, settings)
         servers += [sandbox] if sandbox is not None else []
         _tune()
@@ -135,6 +142,15 @@ async def dispatch_once(settings: Settings) -> int:
         return attempts
 
 
+def _feedback(stack: AsyncExitStack, service: Service, settings: Settings) -> dict[str, Feedback]:
+    """Where the mailer tells of bounces, if it does."""
+    sends = mailer(settings)
+    if sends is None:
+        return {}
+    stack.push_async_callback(sends.client.aclose)
+    return {sends.vendor: Feedback(service.writer, addresses(settings), sends)} if sends.hears else {}
+
+
 def _tune() -> None:
     """Collect garbage seldom: what a webhook leaves behind has no cycles, and a collection holds up all that wait."""
     gc.collect()
@@ -152,6 +168,8 @@ async def _start(stack: AsyncExitStack, settings: Settings, *, dispatch: bool) -
     if not ledger.engine.is_shared:
         with ledger.transaction():
             ledger.take_over()
+    with ledger.transaction():
+        ledger.set_up_mail()
     service = build(settings, ledger, served)
     stack.callback(service.writer.close)
     for destination in served:

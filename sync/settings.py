@@ -113,6 +113,7 @@ class Settings(FromEnvironment):
     host: str = "127.0.0.1"
     port: int = Field(8900, ge=0, le=65535)
     public_url: str | None = None
+    mailer: str | None = None
     phone_region: str = "US"
     secret_key: SecretStr | None = None
     retry_for: float = Field(3 * 86400.0, gt=0)

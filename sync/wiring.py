@@ -12,18 +12,28 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from sync.addresses import Addresses
 from sync.destinations.base import Destination
 from sync.destinations.hubspot import HubSpot, HubSpotSettings
+from sync.destinations.mail.base import Mailer
+from sync.destinations.mail.brevo import Brevo
+from sync.destinations.mail.postmark import Postmark
+from sync.destinations.mail.resend import Resend
+from sync.destinations.mail.sandbox import SandboxMail
+from sync.destinations.mail.smtp import Smtp
 from sync.destinations.webhook import Webhook
 from sync.dispatcher import Dispatcher, Lane
 from sync.errors import SettingsError
+from sync.followup import FollowupSettings
 from sync.http import Client, Transport
 from sync.ids import new_id
 from sync.ledger import Ledger
 from sync.ledger.engine import Engine
+from sync.ledger.mailing import Mailing
 from sync.ledger.sqlite import SqliteEngine
 from sync.ledger.writer import Writer
-from sync.models import Kind
+from sync.letter import Letter
+from sync.models import MAIL, Chat, Contact, Email, Kind
 from sync.pipeline import Pipeline
 from sync.secret import digest, key_beside
 from sync.settings import FromEnvironment, Settings, load, unknown_names
@@ -32,6 +42,9 @@ from sync.sources.base import Digest, Source
 
 VENDORS: tuple[type[Destination], ...] = (HubSpot, Webhook)
 """Every destination there is. A new one is its file, and its name here."""
+
+MAILERS: tuple[type[Mailer], ...] = (Smtp, Resend, Brevo, Postmark, SandboxMail)
+"""Every mailer there is, likewise."""
 
 SANDBOX = "sandbox"
 
@@ -67,11 +80,73 @@ def settings_of(destination: str) -> type[FromEnvironment]:
 
 def check_names() -> None:
     """Refuse a `.env` that names what is no setting: a typo would leave something unset. Raises SettingsError."""
-    groups: list[type[FromEnvironment]] = [Settings, AcquireSettings, SandboxSettings]
-    groups += [vendor.Settings for vendor in VENDORS]
+    groups: list[type[FromEnvironment]] = [Settings, AcquireSettings, SandboxSettings, FollowupSettings]
+    groups += [vendor.Settings for vendor in (*VENDORS, *MAILERS)]
     for name, meant in unknown_names(groups).items():
         hint = f"; did you mean {meant}?" if meant is not None else ""
         raise SettingsError(f".env names {name}, which is no setting{hint}")
+
+
+def mailer_class(settings: Settings) -> type[Mailer] | None:
+    """The mailer that SYNC_MAILER names. Raises SettingsError for a name that nobody has."""
+    if settings.mailer is None:
+        return None
+    known = {mailer.vendor: mailer for mailer in MAILERS}
+    if settings.mailer not in known:
+        raise SettingsError(f"SYNC_MAILER names {settings.mailer!r}, which is none of {', '.join(known)}")
+    return known[settings.mailer]
+
+
+def mailing(settings: Settings) -> Mailing | None:
+    """How follow-ups are decided and written, or None where no mailer is set. Raises SettingsError, LetterError."""
+    mailer = mailer_class(settings)
+    if mailer is None:
+        return None
+    rules = load(FollowupSettings)
+    known = addresses(settings)
+    public_url = (settings.public_url or _own_address(settings)).rstrip("/")
+    letter = letter_of(rules, settings)
+
+    def write(chat: Chat, contact: Contact, key: str, at: float) -> Email:
+        to = contact.email or ""
+        url = f"{public_url}/unsubscribe/{known.token(to)}"
+        return letter.write(chat, contact, to=to, key=key, at=at, unsubscribe_url=url)
+
+    return Mailing(settings.mailer or "", mailer.repeatable_for, rules, known.hash, known.digest, write)
+
+
+def letter_of(rules: FollowupSettings, settings: Settings) -> Letter:
+    """The follow-up as the settings have it. Raises SettingsError, LetterError."""
+    sender = rules.sender or ("Our support <support@example.com>" if settings.mailer == SANDBOX else None)
+    if sender is None:
+        raise SettingsError("FOLLOWUP_FROM has to be set where SYNC_MAILER is: whom the mails are from")
+    return Letter(
+        sender=sender,
+        subject=rules.subject,
+        templates=rules.templates,
+        reply_to=rules.reply_to,
+        company=rules.company,
+        transcript=rules.transcript,
+        timezone=rules.timezone,
+    )
+
+
+def _own_address(settings: Settings) -> str:
+    """Where the unsubscribe links lead when SYNC_PUBLIC_URL is not set: good enough for the sandbox only."""
+    if settings.mailer != SANDBOX:
+        raise SettingsError("SYNC_PUBLIC_URL has to be set where SYNC_MAILER is: the unsubscribe link leads there")
+    return f"http://127.0.0.1:{settings.port}"
+
+
+def addresses(settings: Settings) -> Addresses:
+    """The keyed hashes of addresses."""
+    return Addresses(digest(secret_key(settings)))
+
+
+def mailer(settings: Settings, *, clock: Clock = time.time, transport: Transport | None = None) -> Mailer | None:
+    """The configured mailer, or None. Raises SettingsError."""
+    chosen = mailer_class(settings)
+    return None if chosen is None else chosen.connect(load(chosen.Settings), clock=clock, transport=transport)
 
 
 def vendor_of(destination: str) -> type[Destination]:
@@ -83,7 +158,8 @@ def takers(settings: Settings) -> dict[str, frozenset[Kind]]:
     """Which configured destination takes which kinds."""
     for name in settings.destinations:
         settings_of(name)
-    return {name: vendor_of(name).takes for name in settings.destinations}
+    taking = {name: vendor_of(name).takes for name in settings.destinations}
+    return taking if settings.mailer is None else {**taking, MAIL: frozenset({Kind.EMAIL})}
 
 
 def ledger_file(settings: Settings) -> Path:
@@ -131,7 +207,7 @@ def open_ledger(settings: Settings, *, clock: Clock = time.time) -> Ledger:
     """The ledger, brought up to date. Raises LedgerError, SettingsError."""
     engine = open_engine(settings, clock)
     engine.migrate()
-    return Ledger(engine, takers(settings), new_id=new_id)
+    return Ledger(engine, takers(settings), new_id=new_id, mailing=mailing(settings))
 
 
 def secret_key(settings: Settings) -> bytes:
@@ -178,8 +254,10 @@ def connect(
 
 
 def destinations(settings: Settings, *, clock: Clock = time.time) -> list[Destination]:
-    """The configured destinations. Raises SettingsError."""
-    return [connect(name, load(settings_of(name)), clock=clock) for name in settings.destinations]
+    """The configured destinations, the mailer among them. Raises SettingsError."""
+    served = [connect(name, load(settings_of(name)), clock=clock) for name in settings.destinations]
+    sends = mailer(settings, clock=clock)
+    return served if sends is None else [*served, sends]
 
 
 @dataclass

@@ -20,29 +20,40 @@ from sync.sandbox.store import Record, Store
 from sync.settings import Settings
 from sync.web.app import Health
 from sync.web.app import build as build_app
+from sync.web.unsubscribe import Unsubscribe
 from sync.web.webhooks import Webhooks
-from sync.wiring import SandboxSettings, Service, build, connect, takers
+from sync.wiring import SandboxSettings, Service, addresses, build, connect, mailer, mailing, takers
 from tests.databases import OnTestClock
 from tests.people import Clock
 
 
 class Crm(httpx.ASGITransport):
-    """The imitation CRM as a transport. `unreachable` makes every connection refused; a dropped one is a read error."""
+    """The imitation CRM as a transport. `unreachable` makes every connection refused; a dropped one is a read error.
+
+    The answers of `loses_answers_of` (a path) never come back; calls of `breaks_at` raise what no adapter expects.
+    """
 
     def __init__(self, app: Starlette) -> None:
         super().__init__(app)
         self.state = app.state
         self.unreachable = False
+        self.loses_answers_of: str | None = None
+        self.breaks_at: str | None = None
         self.before: Callable[[httpx.Request], None] = lambda request: None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self.unreachable:
             raise httpx.ConnectError("refused", request=request)
         self.before(request)
+        if self.breaks_at == request.url.path:
+            raise RuntimeError("nobody expected that")
         try:
-            return await super().handle_async_request(request)
+            response = await super().handle_async_request(request)
         except ConnectionResetError as error:
             raise httpx.ReadError("reset", request=request) from error
+        if self.loses_answers_of == request.url.path:
+            raise httpx.ReadError("lost", request=request)
+        return response
 
     @property
     def contacts(self) -> dict[str, dict[str, str]]:
@@ -90,22 +101,28 @@ async def running(
         SqliteEngine(folder / "ledger.sqlite3", clock=clock) if database is None else OnTestClock(database, clock)
     )
     engine.migrate()
-    ledger = Ledger(engine, takers(given), new_id=new_id)
+    ledger = Ledger(engine, takers(given), new_id=new_id, mailing=mailing(given))
+    with ledger.transaction():
+        ledger.set_up_mail()
+    sends = mailer(given, clock=clock, transport=crm)
     destination = connect("sandbox", SandboxSettings(), clock=clock, transport=crm, blip=0)
 
     async def sleep(seconds: float) -> None:
         clock.sleep(seconds)
 
-    service = build(given, ledger, [destination], clock=clock, random=Random(1), sleep=sleep)
+    served = [destination] if sends is None else [destination, sends]
+    service = build(given, ledger, served, clock=clock, random=Random(1), sleep=sleep)
     await destination.repair()
     webhooks = Webhooks(service.pipeline, service.sources, given.body_limit, given.body_timeout)
-    app = build_app(webhooks, Health(service.writer, folder, given.disk_reserve))
+    unsubscribe = Unsubscribe(service.writer, addresses(given))
+    app = build_app(webhooks, Health(service.writer, folder, given.disk_reserve), unsubscribe)
     transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8900") as client:
             yield Running(service, ledger, clock, crm, destination, webhooks, client)
     finally:
-        await destination.client.aclose()
+        for each in served:
+            await each.client.aclose()
         service.writer.close()
         engine.close()
         crm.state.store.close()

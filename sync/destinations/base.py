@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sync.errors import DeliveryError
 from sync.http import Client
-from sync.models import Chat, Contact, Kind, Owed, Receipt
+from sync.models import Chat, Contact, Email, Kind, Owed, Receipt
 from sync.settings import LaneSettings
 
 Result = Receipt | DeliveryError
@@ -49,6 +49,8 @@ class Destination(ABC):
     Settings: ClassVar[type[LaneSettings]]
     takes: ClassVar[frozenset[Kind]] = frozenset({Kind.CONTACT})
     batch: ClassVar[int] = 1
+    repeatable_for: ClassVar[float] = 0.0
+    """Seconds in which the same mail may be handed over again under its key without going out twice."""
 
     def __init__(self, name: str, settings: Any, client: Client, *, clock: Callable[[], float]) -> None:
         self.name = name
@@ -87,6 +89,10 @@ class Destination(ABC):
     async def log(self, owed: Owed[Chat], intend: Intend) -> Receipt:
         """Deliver one chat to the record of its contact. Raises DeliveryError."""
         raise NotImplementedError(f"{self.name} takes no chats")
+
+    async def send(self, email: Email) -> Receipt:
+        """Hand over one mail. Raises DeliveryError."""
+        raise NotImplementedError(f"{self.name} sends no mail")
 
     async def forget(self, remote_id: str) -> None:
         """Remove a person's record. Raises DeliveryError."""

@@ -12,6 +12,7 @@ from typing import Any
 from sync.ledger.applying import Applied, apply
 from sync.ledger.engine import Engine
 from sync.ledger.machine import Settlement
+from sync.ledger.mailing import Mailing, set_up
 from sync.ledger.settling import Claimed, claim, settle_all
 from sync.models import Event, Kind
 
@@ -19,14 +20,23 @@ __all__ = ["Applied", "Claimed", "Ledger", "Settlement"]
 
 
 class Ledger:
-    """All that is known, on one database. `takers` says which configured destination takes which kinds."""
+    """All that is known, on one database.
+
+    `takers` says which configured destination takes which kinds, `mailing` how follow-ups are sent, if they are.
+    """
 
     def __init__(
-        self, engine: Engine, takers: Mapping[str, frozenset[Kind]], *, new_id: Callable[[str, float], str]
+        self,
+        engine: Engine,
+        takers: Mapping[str, frozenset[Kind]],
+        *,
+        new_id: Callable[[str, float], str],
+        mailing: Mailing | None = None,
     ) -> None:
         self.engine = engine
         self.takers = takers
         self.new_id = new_id
+        self.mailing = mailing
 
     def transaction(self, *, exclusive: bool = True) -> AbstractContextManager[None]:
         """One write transaction around everything below; one claim may share. Raises LedgerUnavailable."""
@@ -34,7 +44,7 @@ class Ledger:
 
     def apply(self, events: Sequence[Event]) -> list[Applied]:
         """Store events, fold them into contacts and chats, owe what changed. One answer each, in order."""
-        return apply(self.engine, events, self.takers, self.new_id)
+        return apply(self.engine, events, self.takers, self.new_id, self.mailing)
 
     def apply_poison(self, event: Event, error: BaseException) -> Applied:
         """Store an event that cannot be folded as unreadable, with the class of what it raised."""
@@ -43,7 +53,7 @@ class Ledger:
 
     def claim(self, destination: str, kinds: Sequence[tuple[Kind, int]], lease: float) -> Claimed:
         """Lease up to so many due deliveries of the first kind that has any. `lease` is in seconds."""
-        return claim(self.engine, destination, kinds, lease)
+        return claim(self.engine, destination, kinds, lease, self.mailing)
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write down how attempts ended; an attempt whose fence was passed by changes no outcome."""
@@ -70,6 +80,19 @@ class Ledger:
         self.engine.run("free_paused")
         self.engine.run("forget_probes")
         return self.engine.run("shorten_leases", grace=grace)
+
+    def set_up_mail(self) -> None:
+        """Note which mailer there is, and since when there is one."""
+        if self.mailing is not None:
+            set_up(self.engine, self.mailing.mailer)
+
+    def suppress(self, address: str, reason: str) -> bool:
+        """Let no mail go to an address any more, given as its keyed hash. Returns whether that is new."""
+        return self.engine.run("suppress", hash=address, reason=reason) > 0
+
+    def unsuppress(self, address: str) -> bool:
+        """Let mail go to an address again, given as its keyed hash. Returns whether it was suppressed."""
+        return self.engine.run("unsuppress", hash=address) > 0
 
     def count(self, counted: Mapping[str, int]) -> None:
         """Add to counters that all processes share."""

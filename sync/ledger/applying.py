@@ -12,6 +12,7 @@ from sync.cleaning import email_key
 from sync.identity import Identity, World, fold
 from sync.ids import NewId
 from sync.ledger.engine import Engine
+from sync.ledger.mailing import Mailing, owe_mails
 from sync.ledger.owing import Takers, owe_chats, owe_contacts, write_joins
 from sync.ledger.rows import chat_of, chat_row, contact_of, contact_row, event_row
 from sync.models import Event, EventState
@@ -25,7 +26,9 @@ class Applied:
     event: str
 
 
-def apply(engine: Engine, events: Sequence[Event], takers: Takers, new_id: NewId) -> list[Applied]:
+def apply(
+    engine: Engine, events: Sequence[Event], takers: Takers, new_id: NewId, mailing: Mailing | None = None
+) -> list[Applied]:
     """Store and fold the events that are new. Inside a transaction; one answer each, in order."""
     asked = list({(e.source, e.key): {"source": e.source, "key": e.key} for e in events}.values())
     known = {(row["source"], row["key"]): row["id"] for row in engine.rows("known_events", rows=asked)}
@@ -44,7 +47,7 @@ def apply(engine: Engine, events: Sequence[Event], takers: Takers, new_id: NewId
         rows = [event_row(event, state_of(event), 1 + copies[event.id]) for event in new]
         engine.run("insert_events", rows=rows)
         copies = Counter({first: n for first, n in copies.items() if first not in fresh})
-        fold_in(engine, new, takers, new_id)
+        fold_in(engine, new, takers, new_id, mailing)
     if copies:
         engine.run("count_copies", rows=[{"id": first, "n": n} for first, n in copies.items()])
     return answers
@@ -59,7 +62,13 @@ def state_of(event: Event) -> EventState:
 
 
 def fold_in(
-    engine: Engine, events: Iterable[Event], takers: Takers, new_id: NewId, *, is_replay: bool = False
+    engine: Engine,
+    events: Iterable[Event],
+    takers: Takers,
+    new_id: NewId,
+    mailing: Mailing | None = None,
+    *,
+    is_replay: bool = False,
 ) -> World:
     """Fold events into the ledger, then owe what changed. Returns the world as it was left."""
     telling = [event for event in events if state_of(event) is EventState.APPLIED]
@@ -75,6 +84,10 @@ def fold_in(
         owe_contacts(engine, [world.contacts[contact] for contact in sorted(owed)], takers, new_id, is_replay)
         write_joins(engine, [join for join in world.joins if not join.is_possible])
         owe_chats(engine, chats, takers, new_id, is_replay)
+        if mailing is not None:
+            told = [world.chats[place] for place in sorted(world.changed_chats)]
+            followed = [(chat, world.root(chat.contact)) for chat in told if chat.contact is not None]
+            owe_mails(engine, followed, mailing, new_id)
     return world
 
 

@@ -23,6 +23,7 @@ CHECKS = {
     "leases": "leases end more than a day from now: left over from a clock that jumped",
     "identities_of_joined": "emails lead to a contact that was joined into another one",
     "emails_without_identity": "contacts have an email that does not lead to them",
+    "mails_without_row": "mails count as sent, but nothing was written down of them",
     "shared_records": "remote records are held by two contacts at once",
 }
 """What is looked for: the named query is `check_` and the name, the sentence is for a person."""

@@ -81,8 +81,9 @@ class Lane:
 
 def settle(row: Delivery, settlement: Settlement, lane: Lane, now: float) -> Delivery:
     """The row after an attempt. `lane` is the destination as it is after this attempt."""
-    if row.claim != settlement.claim:
-        return _late(row, now)
+    went_out = row.kind is Kind.EMAIL and row.state is State.DELIVERED  # whatever another attempt hears
+    if row.claim != settlement.claim or went_out:
+        return _late(row, settlement, now)
     intended_at = row.intended_at if may_have_landed(settlement.outcome) else settlement.intended_at
     free = replace(row, lease_until=None, settled_at=now, intended_at=intended_at)
     if row.joined is not None:
@@ -100,13 +101,14 @@ def settle(row: Delivery, settlement: Settlement, lane: Lane, now: float) -> Del
         case Retry(reason, blames_destination=blames) if not (blames and lane.is_paused):
             return replace(
                 free,
+                state=State.PENDING,
                 attempts=row.attempts + 1,
                 waited=row.waited + settlement.retry_in,
                 due_at=now + settlement.retry_in,
                 error=reason,
             )
         case Retry(reason) | Paused(reason):
-            return replace(free, due_at=max(lane.paused_until or now, now), error=reason)
+            return replace(free, state=State.PENDING, due_at=max(lane.paused_until or now, now), error=reason)
         case Unknown(reason):
             return replace(free, state=State.UNKNOWN, due_at=None, error=reason)
 
@@ -130,13 +132,24 @@ def _at(row: Delivery, state: State, version: int, now: float) -> Delivery:
     return replace(fresh, state=state, due_at=None, replayed=False)
 
 
-def _late(row: Delivery, now: float) -> Delivery:
-    """The fence has passed by: the late call may have landed last, so the subject is sent once more."""
+def _late(row: Delivery, settlement: Settlement, now: float) -> Delivery:
+    """The fence has passed by: the late call may have landed last, so the subject is sent once more. No mail is."""
+    if row.kind is Kind.EMAIL:
+        return _late_mail(row, settlement, now)
     if row.error == JOINED or row.state is State.UNKNOWN:
         return row
     if row.lease_until is not None and row.lease_until > now:
         return replace(row, again=True)
     return replace(row, state=State.PENDING, due_at=now if row.due_at is None or row.due_at > now else row.due_at)
+
+
+def _late_mail(row: Delivery, settlement: Settlement, now: float) -> Delivery:
+    """A late answer never makes a mail owed again; but if it says that the mail went out, it did."""
+    if row.state is State.DELIVERED or not isinstance(settlement.outcome, Delivered):
+        return row
+    remote_id = settlement.outcome.receipt.remote_id
+    sent = replace(row, state=State.DELIVERED, done=row.wanted, due_at=None, lease_until=None, remote_id=remote_id)
+    return replace(sent, settled_at=now, error=None)
 
 
 def _joined(row: Delivery, outcome: Outcome) -> Delivery:

@@ -1,4 +1,4 @@
-"""The named queries of `queries.sql`, and the few words in which two databases differ."""
+"""The named queries of the `.sql` files beside this one, and the few words in which two databases differ."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -64,8 +64,16 @@ POSTGRES = Dialect(
 
 
 @cache
-def _text() -> str:
-    return files("sync.ledger").joinpath("queries.sql").read_text("utf-8")
+def _all() -> Mapping[str, str]:
+    """Every query by name. Raises ValueError where two have the same."""
+    found: dict[str, str] = {}
+    for file in files("sync.ledger").iterdir():
+        if file.name.endswith(".sql"):
+            more = named(file.read_text("utf-8"))
+            if twice := found.keys() & more.keys():
+                raise ValueError(f"two queries have the same name: {', '.join(twice)}")
+            found |= more
+    return found
 
 
 def named(text: str) -> dict[str, str]:
@@ -76,7 +84,7 @@ def named(text: str) -> dict[str, str]:
 
 def queries(dialect: Dialect) -> dict[str, str]:
     """Every named query in the words of one database."""
-    return {name: in_words_of(dialect, sql) for name, sql in named(_text()).items()}
+    return {name: in_words_of(dialect, sql) for name, sql in _all().items()}
 
 
 def in_words_of(dialect: Dialect, sql: str) -> str:

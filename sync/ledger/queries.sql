@@ -429,7 +429,7 @@ INSERT INTO marks (name, value) VALUES ('written', :value) ON CONFLICT (name) DO
 -- The one server of this file has just started: nobody can hold a lease any more. A moment is left for what the process
 -- before had already sent.
 UPDATE deliveries SET lease_until = :now + :grace
-WHERE state = 'pending' AND lease_until IS NOT NULL AND lease_until > :now + :grace
+WHERE state IN ('pending', 'unknown') AND lease_until IS NOT NULL AND lease_until > :now + :grace
 
 -- name: waiting_kinds
 -- What is still owed, kind by kind. `later`: chats that are not over yet.
@@ -524,8 +524,8 @@ WHERE c.id IS NULL
 -- name: check_lost_deliveries
 SELECT COUNT(*) AS n, MIN(d.id) AS example FROM deliveries d
 LEFT JOIN contacts ON d.kind = 'contact' AND contacts.id = d.subject
-LEFT JOIN chats ON d.kind = 'chat' AND chats.id = d.subject
-WHERE (d.kind = 'contact' AND contacts.id IS NULL) OR (d.kind = 'chat' AND chats.id IS NULL)
+LEFT JOIN chats ON d.kind IN ('chat', 'email') AND chats.id = d.subject
+WHERE (d.kind = 'contact' AND contacts.id IS NULL) OR (d.kind IN ('chat', 'email') AND chats.id IS NULL)
 
 -- name: check_lost_failures
 SELECT COUNT(*) AS n, MIN(f.id) AS example FROM failures f LEFT JOIN deliveries d ON d.id = f.delivery
@@ -608,3 +608,20 @@ SELECT COUNT(*) AS n, MIN(example) AS example FROM (
   WHERE d.kind = 'contact' AND d.remote_id IS NOT NULL
   GROUP BY d.destination, d.remote_id HAVING COUNT(*) > 1
 ) AS shared
+
+-- name: check_mails_without_row
+-- A mail that is unknown or delivered was written down before it left.
+SELECT COUNT(*) AS n, MIN(d.id) AS example FROM deliveries d LEFT JOIN emails e ON e.chat = d.subject
+WHERE d.kind = 'email' AND d.state IN ('unknown', 'delivered') AND e.chat IS NULL
+
+-- name: get_mark
+SELECT value FROM marks WHERE name = :name
+
+-- name: set_mark
+INSERT INTO marks (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+
+-- name: forget_pause
+-- Another mailer: what closed the lane of the one before does not concern it.
+UPDATE destinations SET paused_at = NULL, paused_until = NULL, probe_until = NULL, culprit = NULL, pauses = 0,
+  needs_person = 0, suspects = '[]', reason = NULL, status = NULL
+WHERE name = :name

@@ -69,7 +69,7 @@ def apply_again(ledger: Ledger, events: Sequence[Event], copies: Mapping[str, st
     """
     ledger.engine.run("reread_events", rows=[_row(event, copies.get(event.id), keys) for event in events])
     telling = [event for event in events if event.id not in copies]
-    world = fold_in(ledger.engine, telling, ledger.takers, ledger.new_id, is_replay=True)
+    world = fold_in(ledger.engine, telling, ledger.takers, ledger.new_id, ledger.mailing, is_replay=True)
     places = {(event.source, event.chat) for event in telling if event.chat is not None}
     chats = [world.chats[place] for place in sorted(places) if place in world.chats]
     subjects = {chat.id for chat in chats} | {world.root(chat.contact).id for chat in chats if chat.contact is not None}

@@ -7,10 +7,21 @@ from typing import Any
 
 from sync.ids import NewId
 from sync.ledger.engine import Engine
-from sync.ledger.machine import Delivery, Lane, Settlement, credit, hurried, lane_after, once_more, settle
+from sync.ledger.machine import (
+    Delivery,
+    Lane,
+    Settlement,
+    credit,
+    hurried,
+    lane_after,
+    may_have_landed,
+    once_more,
+    settle,
+)
+from sync.ledger.mailing import Mailing, begin, resume
 from sync.ledger.owing import delivery_of, follow, write_deliveries
 from sync.ledger.rows import chat_of, contact_of
-from sync.models import Chat, Contact, Kind, Owed
+from sync.models import MAIL, Chat, Contact, Email, Kind, Owed
 from sync.outcomes import Dead, Delivered, Ignored, Outcome, Paused, Retry, Unknown
 
 SHARED_AFTER = 5
@@ -29,15 +40,26 @@ class Claimed:
     """
 
     kind: Kind
-    owed: tuple[Owed[Contact] | Owed[Chat], ...] = ()
+    owed: tuple[Owed[Contact] | Owed[Chat] | Owed[Email], ...] = ()
     is_probe: bool = False
     pauses: int = 0
     waited: tuple[float, ...] = ()
     wake_at: float | None = None
 
 
-def claim(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]], lease: float) -> Claimed:
-    """Claim up to so many deliveries of the first of these kinds that has any due. Inside a transaction."""
+def claim(
+    engine: Engine,
+    destination: str,
+    kinds: Sequence[tuple[Kind, int]],
+    lease: float,
+    mailing: Mailing | None = None,
+) -> Claimed:
+    """Claim up to so many deliveries of the first of these kinds that has any due. Inside a transaction.
+
+    Mails are owed and sent only where `mailing` says how.
+    """
+    if mailing is not None and destination == MAIL:
+        resume(engine, mailing, lease)
     lane = _lane(engine, destination)
     is_probe = False
     if lane.paused_until is not None and lane.paused_until < engine.now + ABSURD:
@@ -49,7 +71,7 @@ def claim(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]], l
         rows = _claimed(engine, destination, kind, 1 if is_probe else limit, lease, lane.culprit if is_probe else None)
         if not rows:
             continue
-        owed, waited = _with_subjects(engine, destination, kind, rows)
+        owed, waited = _with_subjects(engine, destination, kind, rows, mailing)
         if not owed:
             return Claimed(kind, wake_at=engine.now, pauses=lane.pauses)
         if is_probe:
@@ -78,8 +100,12 @@ def _next_due(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]
 
 
 def _with_subjects(
-    engine: Engine, destination: str, kind: Kind, rows: Sequence[Any]
-) -> tuple[tuple[Owed[Contact] | Owed[Chat], ...], tuple[float, ...]]:
+    engine: Engine, destination: str, kind: Kind, rows: Sequence[Any], mailing: Mailing | None
+) -> tuple[tuple[Owed[Any], ...], tuple[float, ...]]:
+    if kind is Kind.EMAIL:
+        mails = tuple(begin(engine, rows, mailing)) if mailing is not None else ()
+        waited = {row["id"]: row["waited"] for row in rows}
+        return mails, tuple(waited[mail.delivery] for mail in mails)
     asked = [{"id": row["subject"]} for row in rows]
     if kind is Kind.CHAT:
         found = {r["id"]: r for r in engine.rows("claimed_chats", rows=asked, destination=destination)}
@@ -130,7 +156,22 @@ def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId)
         if lane != before[lane.name]:
             _write_lane(engine, lane)
     _write_failures(engine, settlements, new_id)
+    _note_unsent(engine, results)
     _follow(engine, results)
+
+
+def _note_unsent(engine: Engine, results: Sequence[tuple[Delivery, Settlement]]) -> None:
+    """Mails of which it is known that they did not go out may be written anew."""
+    unsent = [
+        {"chat": d.subject}
+        for d, s in results
+        if d.kind is Kind.EMAIL
+        and d.claim == s.claim
+        and not isinstance(s.outcome, Delivered)
+        and not may_have_landed(s.outcome)
+    ]
+    if unsent:
+        engine.run("mails_not_sent", rows=unsent)
 
 
 def _without_shared_records(

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from sync.errors import LedgerError
 from sync.ledger.writer import Writer
 from sync.web.metrics import LedgerCollector
+from sync.web.unsubscribe import Unsubscribe
 from sync.web.webhooks import Webhooks, is_direct
 
 
@@ -60,7 +61,7 @@ class Health:
         return found
 
 
-def build(webhooks: Webhooks, health: Health) -> Starlette:
+def build(webhooks: Webhooks, health: Health, unsubscribe: Unsubscribe | None = None) -> Starlette:
     """The ASGI app."""
     registry = CollectorRegistry()
     collector = LedgerCollector(webhooks.rejected)
@@ -84,6 +85,7 @@ def build(webhooks: Webhooks, health: Health) -> Starlette:
             Route("/webhooks/{source}", webhooks.take, methods=["POST"]),
             Route("/webhooks/{source}/{token}", webhooks.take, methods=["POST"]),
             Route("/webhooks/{source}/{token}/", webhooks.take, methods=["POST"]),
+            *([] if unsubscribe is None else unsubscribe.routes),
             Route("/", greet),
             Route("/healthz", health.healthz),
             Route("/readyz", health.readyz),

@@ -3,9 +3,10 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -15,6 +16,7 @@ from sync.errors import LedgerError, NotAuthentic
 from sync.pipeline import Pipeline
 from sync.settings import is_loopback
 from sync.sources.base import Source, WebhookRequest
+from sync.web.feedback import Feedback
 
 log = structlog.get_logger("sync.web")
 
@@ -36,36 +38,47 @@ NOT_DIRECT = frozenset({"forwarded", "via", "cdn-loop", "origin"})
 """Headers that a proxy adds, or a browser on behalf of a page. Also `X-Forwarded-…` and whatever ends in `-IP`."""
 
 
+Take = Callable[[WebhookRequest], Awaitable[Response]]
+"""What is done with a webhook that was read whole. May raise NotAuthentic and LedgerError."""
+
+
 @dataclass
 class Webhooks:
-    """The endpoint `POST /webhooks/{source}[/{token}]`. `rejected` counts what was not stored, by
-    status; `counted` how much of that stands in the ledger already."""
+    """The endpoint `POST /webhooks/{source}[/{token}]`, where `feedback` is a mailer's that tells of bounces.
+
+    `rejected` counts what was not stored, by status; `counted` how much of that stands in the ledger already.
+    """
 
     pipeline: Pipeline
     sources: Mapping[str, Source]
     body_limit: int
     body_timeout: float
+    feedback: Mapping[str, Feedback] = field(default_factory=dict)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     rejected: Counter[str] = field(default_factory=Counter)
     counted: Counter[str] = field(default_factory=Counter)
 
     async def take(self, request: Request) -> Response:
         """Take one webhook."""
-        source = self.sources.get(request.path_params["source"])
+        name = request.path_params["source"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw}
+        asked = WebhookRequest(headers, b"", request.path_params.get("token"))
+        if (feedback := self.feedback.get(name)) is not None:
+            return await self._take(request, asked, partial(self._hear, feedback))
+        source = self.sources.get(name)
         if source is None:
             return self._refuse(404, "unknown source")
         if not source.is_guarded and not is_direct(request):
             return self._refuse(403, "without a secret or a token only direct calls from this machine are taken")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw}
-        asked = WebhookRequest(headers, b"", request.path_params.get("token"))
         if source.is_hopeless(asked):
             return self._refuse(401, UNPROVEN, close=True)
-        async with AsyncExitStack() as room:
-            return await self._take_from(source, request, asked, room)
+        return await self._take(request, asked, partial(self._receive, source))
 
-    async def _take_from(
-        self, source: Source, request: Request, asked: WebhookRequest, room: AsyncExitStack
-    ) -> Response:
+    async def _take(self, request: Request, asked: WebhookRequest, then: Take) -> Response:
+        async with AsyncExitStack() as room:
+            return await self._take_whole(request, asked, then, room)
+
+    async def _take_whole(self, request: Request, asked: WebhookRequest, then: Take, room: AsyncExitStack) -> Response:
         try:
             async with asyncio.timeout(self.body_timeout):
                 body = await self._body(request, room)
@@ -75,11 +88,8 @@ class Webhooks:
             return self._refuse(400, "the body was cut off", close=True)
         if body is None:
             return self._refuse(413, "the body is too large", close=True)
-        return await self._receive(source, replace(asked, body=body))
-
-    async def _receive(self, source: Source, request: WebhookRequest) -> Response:
         try:
-            applied = await self.pipeline.receive(source, request)
+            return await then(replace(asked, body=body))
         except NotAuthentic:
             return self._refuse(401, UNPROVEN)
         except LedgerError as error:
@@ -87,7 +97,13 @@ class Webhooks:
             answer = self._refuse(503, "it could not be stored now; please send it again")
             answer.headers["Retry-After"] = str(RETRY_AFTER)
             return answer
+
+    async def _receive(self, source: Source, request: WebhookRequest) -> Response:
+        applied = await self.pipeline.receive(source, request)
         return JSONResponse({"status": applied.status, "event": applied.event})
+
+    async def _hear(self, feedback: Feedback, request: WebhookRequest) -> Response:
+        return JSONResponse({"status": "accepted", "suppressed": await feedback.receive(request)})
 
     async def _body(self, request: Request, room: AsyncExitStack) -> bytes | None:
         """The body, or None where it is over the limit. A large one takes its place in `room`."""

@@ -57,6 +57,14 @@ def lived(ledger: Ledger) -> Ledger:
     deliver(ledger, None)
     with ledger.transaction():
         ledger.count({"rejected_size": 3})
+        ledger.suppress("ab" * 16, "bounced")
+        mail = {"chat": "ch_1", "template": "followup", "mailer": "smtp", "turn": 1, "key": "k", "rendered": "{}"}
+        ledger.engine.run("write_mail", **mail)
+        ledger.engine.write("INSERT INTO erasures (hash, at) VALUES (?, ?)", [("cd" * 16, 1.5)])
+        ledger.engine.write("INSERT INTO cursors (name, value, at) VALUES (?, ?, ?)", [("pull:acquire", "{}", 1.5)])
+        ledger.engine.write(
+            "INSERT INTO locks (name, owner, since, until) VALUES (?, ?, ?, ?)", [("resync", "h", 1, 2)]
+        )
         ledger.engine.run("raise_alarm", key="k", text="t")
         ledger.engine.write("INSERT INTO marks (name, value) VALUES (?, ?)", [("m", "1")])
     ledger.take_pace("crm", 0.1, 1.0)
