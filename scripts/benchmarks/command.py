@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import accept, delivery, due, growth, latency
+from benchmarks import accept, delivery, due, growth, latency, servers
 from benchmarks.figures import Figure, table
 from benchmarks.machine import described, told
 from benchmarks.plan import Plan
@@ -20,6 +20,7 @@ SECTIONS: dict[str, Callable[[Plan], list[Figure]]] = {
     "delivery": delivery.measure,
     "growth": growth.measure,
     "due": due.measure,
+    "postgres": servers.measure,
 }
 """Every section by the name that `--only` takes."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sync.ids import new_id
 from sync.ledger import Ledger
+from sync.ledger.engine import Engine
 from sync.ledger.sqlite import SqliteEngine
 from sync.models import ChatNews, Event, EventType, Kind, Visitor
 
@@ -20,16 +21,26 @@ def opened(file: Path, *, is_safe: bool = True) -> Ledger:
     engine.migrate()
     if not is_safe:
         engine.connection.execute("PRAGMA synchronous=OFF")
+    return ledger_on(engine)
+
+
+def ledger_on(engine: Engine) -> Ledger:
+    """A ledger whose only destination is the sandbox."""
     return Ledger(engine, {"sandbox": frozenset({Kind.CONTACT, Kind.CHAT})}, new_id=new_id)
 
 
 def fill(file: Path, count: int, *, first: int = 0) -> None:
     """Add visitors `first` … `count`, by the way that webhooks go, only without HTTP and JSON."""
     ledger = opened(file, is_safe=False)
+    fill_into(ledger, count, first=first)
+    ledger.engine.close()
+
+
+def fill_into(ledger: Ledger, count: int, *, first: int = 0) -> None:
+    """The same for a ledger that is open."""
     for start in range(first, count, GROUP):
         with ledger.transaction():
             ledger.apply([visit(number) for number in range(start, min(start + GROUP, count))])
-    ledger.engine.close()
 
 
 def visit(number: int, event_type: EventType = EventType.START) -> Event:
