@@ -46,21 +46,26 @@ async def test_an_older_schema_is_upgraded_under_load_without_loss(place: str | 
     writer = Writer(Ledger(older, CRM, new_id=Ids()))
     newest = opened(place)
     answers: list[str] = []
+    is_over = asyncio.Event()
 
     async def load() -> None:
-        for n in range(300):
+        while not is_over.is_set():
+            n = len(answers)
             answers.append((await writer.apply(event(f"v1:{n}", f"p{n}@example.com"))).status)
 
     loading = asyncio.create_task(load())
     while len(answers) < 50:
         await asyncio.sleep(0)
     schema = await asyncio.to_thread(newest.migrate)
-    assert len(answers) < 300
+    so_far = len(answers)
+    while len(answers) < so_far + 50:
+        await asyncio.sleep(0)
+    is_over.set()
     await loading
 
     assert schema == newest.schema == migrations(SQLITE)[-1][0] > FIRST
-    assert answers == ["accepted"] * 300
-    assert newest.rows("count_contacts")[0]["n"] == 300
+    assert set(answers) == {"accepted"}
+    assert newest.rows("count_contacts")[0]["n"] == len(answers)
     assert check(newest) == []
     writer.close()
     newest.close()
