@@ -1,0 +1,129 @@
+"""Ends a process of the service at one exact instant. Python imports this by itself when its folder is on the path.
+
+`TORTURE_POINT` names the instant, `TORTURE_HITS` how often it passes unharmed before, less one, and `TORTURE_ACTION`
+what happens then: "kill" or "stop". `TORTURE_CLOCK` moves the clock by so many seconds. Nothing else changes.
+
+The instants: `store`, `claim`, `intend` and `settle`, each `.before` and `.after` its commit; `contact` and `note`,
+each `.sent` (the request has left, nothing of the answer is read) and `.answered` (it is read, nothing is settled).
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+LINGER = 0.03
+"""Seconds between the instant and the end, where what has escaped too early gets a chance to arrive."""
+
+WRITES = {"/crm/v3/objects/contacts": "contact", "/crm/v3/objects/notes": "note"}
+READS = ("/batch/read", "/search")
+
+
+class Crash:
+    """Counts how often the chosen instant is passed, and ends the process there."""
+
+    def __init__(self, point: str, hits: int, action: str) -> None:
+        self.point = point
+        self.left = hits
+        self.signal = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[action]
+
+    def pass_by(self, point: str) -> None:
+        """Come by an instant."""
+        if point != self.point:
+            return
+        self.left -= 1
+        if self.left == 0:
+            if not point.endswith(".after"):  # what comes after a commit must not get out any more
+                time.sleep(LINGER)
+            signal.pthread_kill(threading.get_ident(), self.signal)  # this thread itself gets no step further
+
+
+def move_clock(seconds: float) -> None:
+    """Let every clock on the wall in this process go wrong by so much."""
+    real = time.time
+    time.time = lambda: real() + seconds
+
+
+def watch_ledger(crash: Crash) -> None:
+    """Come by before and after the commit of everything that is written."""
+    from sync.ledger import Ledger
+
+    done: set[str] = set()
+
+    def noting(name: str, word: str, counts: Callable[[Any], bool]) -> None:
+        original = getattr(Ledger, name)
+
+        def noted(self: Any, *given: Any, **named: Any) -> Any:
+            result = original(self, *given, **named)
+            if counts(result):
+                done.add(word)
+            return result
+
+        setattr(Ledger, name, noted)
+
+    noting("apply", "store", lambda _: True)
+    noting("claim", "claim", lambda claimed: bool(claimed.owed))
+    noting("intend", "intend", lambda _: True)
+    noting("settle", "settle", lambda _: True)
+    original = Ledger.transaction
+
+    @contextmanager
+    def transaction(self: Any, *given: Any, **named: Any) -> Iterator[None]:
+        done.clear()
+        with original(self, *given, **named):
+            yield
+            for word in sorted(done):
+                crash.pass_by(f"{word}.before")
+        for word in sorted(done):
+            crash.pass_by(f"{word}.after")
+
+    Ledger.transaction = transaction  # type: ignore[method-assign]
+
+
+def watch_calls(crash: Crash) -> None:
+    """Come by when a request that writes has left, and when its answer has been read."""
+    import httpx
+
+    original = httpx.AsyncClient.send
+
+    async def send(self: Any, request: httpx.Request, **named: Any) -> httpx.Response:
+        if (word := word_of(request.url.path)) is not None:
+            request.extensions = {**request.extensions, "trace": tracer(crash, word)}
+        return await original(self, request, **named)
+
+    httpx.AsyncClient.send = send  # type: ignore[method-assign]
+
+
+def tracer(crash: Crash, word: str) -> Callable[[str, Any], Awaitable[None]]:
+    """What httpcore tells how far a request has come."""
+
+    async def trace(event: str, _info: Any) -> None:
+        if event.endswith(".send_request_body.complete"):
+            crash.pass_by(f"{word}.sent")
+        elif event.endswith(".receive_response_body.complete"):
+            crash.pass_by(f"{word}.answered")
+
+    return trace
+
+
+def word_of(path: str) -> str | None:
+    """What a call writes; None for one that reads."""
+    if path.endswith(READS):
+        return None
+    return next((word for start, word in WRITES.items() if path.startswith(start)), None)
+
+
+def arm() -> None:
+    """Do what the environment asks for."""
+    if offset := os.environ.get("TORTURE_CLOCK"):
+        move_clock(float(offset))
+    if point := os.environ.get("TORTURE_POINT"):
+        crash = Crash(point, int(os.environ.get("TORTURE_HITS", "1")), os.environ.get("TORTURE_ACTION", "kill"))
+        watch_ledger(crash)
+        watch_calls(crash)
+
+
+arm()
