@@ -1,7 +1,7 @@
 """What every destination must do: take contacts and chats, and say honestly what became of each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -38,6 +38,33 @@ class Pace:
         return self.interval * max(self.calls * 0.03, 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field that stands there otherwise than in the ledger. `field` is our name of it; `theirs` is None where it is
+    empty there. `may_write` says whether a delivery would write it: not over what somebody else has put there."""
+
+    field: str
+    ours: str | None
+    theirs: str | None
+    may_write: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a contact of ours stands there.
+
+    `remote_id` is where its record is now: another id than ours where it was merged into another one or the person has
+    another record, None where there is none. `is_deleted`: the vendor says that the record under our id was deleted.
+    `others` are further records that carry the person's email, or our uid.
+    """
+
+    remote_id: str | None
+    ours: bool = False
+    is_deleted: bool = False
+    differences: tuple[Difference, ...] = ()
+    others: tuple[str, ...] = ()
+
+
 class Destination(ABC):
     """A vendor that gets contacts. A vendor's own words stay in its file; adding one is that file and its fake.
 
@@ -51,6 +78,10 @@ class Destination(ABC):
     batch: ClassVar[int] = 1
     repeatable_for: ClassVar[float] = 0.0
     """Seconds in which the same mail may be handed over again under its key without going out twice."""
+    reads_back: ClassVar[bool] = False
+    """Whether it can say what stands there."""
+    tells_deleted_for: ClassVar[float] = float("inf")
+    """Seconds for which a record that was deleted there is known as deleted; after that it is merely not there."""
 
     def __init__(self, name: str, settings: Any, client: Client, *, clock: Callable[[], float]) -> None:
         self.name = name
@@ -98,6 +129,9 @@ class Destination(ABC):
         """Remove a person's record. Raises DeliveryError."""
         raise NotImplementedError(f"{self.name} cannot forget")
 
-    async def read_back(self, remote_ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
-        """Our field names and values as they now stand there, by remote id. Raises DeliveryError."""
+    async def read_back(self, known: Sequence[Owed[Contact]]) -> Sequence[Standing]:
+        """How contacts stand there that have a record by the ledger. One answer each, in the same order.
+
+        Changes nothing there. Raises DeliveryError: what is not known for certain is not told.
+        """
         raise NotImplementedError(f"{self.name} cannot be read back")

@@ -148,7 +148,7 @@ def bad_json(said: str) -> Refusal:
     return Refusal(400, VALIDATION_ERROR, f"Invalid input JSON on line 1, column 1: {said}")
 
 
-def shown(record: Record, names: Sequence[str], **more: Any) -> dict[str, Any]:
+def shown(record: Record, names: Sequence[str], *, archived: bool = False, **more: Any) -> dict[str, Any]:
     """A record with these properties and those that are always there; one that is not set is null."""
     wanted = {*names, *ALWAYS[record.kind]}
     return {
@@ -156,7 +156,7 @@ def shown(record: Record, names: Sequence[str], **more: Any) -> dict[str, Any]:
         "properties": {name: record.value(name) for name in sorted(wanted)},
         "createdAt": iso(record.created),
         "updatedAt": iso(record.updated),
-        "archived": False,
+        "archived": archived,
         **more,
     }
 

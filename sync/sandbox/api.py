@@ -35,6 +35,9 @@ from sync.sandbox.writes import (
     write,
 )
 
+RESTORABLE = 90 * 86400.0
+"""Seconds for which an archived record can be read and restored."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -64,13 +67,16 @@ class Endpoint:
 
 
 def read_batch(call: Call) -> Answer:
-    """POST …/batch/read. Those not found are one error in a 207."""
+    """POST …/batch/read?archived=true. Those not found are one error in a 207; a merged id leads to its winner."""
     names, id_property = names_of(call.body), call.body.get("idProperty")
     wanted = [{"id": entry.get("id"), "idProperty": id_property, "properties": {}} for entry in inputs_of(call.body)]
     inputs = list({entry.id: entry for entry in map(read_input, wanted)}.values())
-    found = locate(call.store, call.kind, inputs)
+    found = _found(call, inputs)
     missing = [entry.id or "" for entry, record in zip(inputs, found, strict=True) if record is None]
-    results = [shown(record, names or DEFAULT_PROPERTIES[call.kind]) for record in found if record is not None]
+    records = {record.id: record for record in found if record is not None}.values()
+    results = [
+        shown(record, names or DEFAULT_PROPERTIES[call.kind], archived=_wants_archived(call)) for record in records
+    ]
     errors = [not_found(call.kind, missing).item(None)] if missing else []
     return batch(_mixed(call, results), errors, now=call.now)
 
@@ -108,9 +114,12 @@ def create(call: Call) -> Answer:
 
 
 def get(call: Call) -> Answer:
-    """GET …/{id}?idProperty=email&properties=a,b."""
+    """GET …/{id}?idProperty=email&properties=a,b&archived=true."""
     names = [name for name in call.query.get("properties", "").split(",") if name]
-    return Answer(200, shown(_named(call), names or DEFAULT_PROPERTIES[call.kind]))
+    (record,) = _found(call, [Input({}, call.path["id"], call.query.get("idProperty"))])
+    if record is None:
+        raise no_such()
+    return Answer(200, shown(record, names or DEFAULT_PROPERTIES[call.kind], archived=_wants_archived(call)))
 
 
 def update(call: Call) -> Answer:
@@ -119,9 +128,25 @@ def update(call: Call) -> Answer:
 
 
 def archive(call: Call) -> Answer:
-    """DELETE …/{id}. Its email is free again."""
-    call.store.remove(_named(call).id)
+    """DELETE …/{id}. Its email is free again; for 90 days the record can be read with `archived=true`.
+
+    developers.hubspot.com/docs/api-reference/latest/crm/objects/contacts/archive-contact
+    """
+    call.store.archive(_named(call).id, now=call.now)
     return Answer(204)
+
+
+def merge(call: Call) -> Answer:
+    """POST …/contacts/merge: two contacts become one new record. It cannot be undone.
+
+    developers.hubspot.com/docs/api-reference/latest/crm/objects/contacts/merge-contacts
+    """
+    said = [str(call.body.get(name) or "") for name in ("primaryObjectId", "objectIdToMerge")]
+    primary, other = locate(call.store, call.kind, [Input({}, record) for record in said])
+    if primary is None or other is None or primary.id == other.id:
+        raise no_such()
+    made = call.store.merge(primary, other, made_by=call.made_by, now=call.now)
+    return Answer(200, shown(made, DEFAULT_PROPERTIES[call.kind]))
 
 
 def gdpr_delete(call: Call) -> Answer:
@@ -227,6 +252,19 @@ def _new(raw: Mapping[str, Any]) -> Input:
     return Input(entry.properties, trace=entry.trace, contacts=entry.contacts)
 
 
+def _wants_archived(call: Call) -> bool:
+    return call.query.get("archived") == "true"
+
+
+def _found(call: Call, inputs: Sequence[Input]) -> list[Record | None]:
+    """The records that are asked for, or, if those are wanted, the archived ones under these ids."""
+    if not _wants_archived(call):
+        return locate(call.store, call.kind, inputs)
+    numbers = [int(entry.id or "") if (entry.id or "").isdecimal() and not entry.id_property else 0 for entry in inputs]
+    found = call.store.load_archived(call.kind, numbers, call.now - RESTORABLE)
+    return [found.get(number) for number in numbers]
+
+
 def _named(call: Call) -> Record:
     (record,) = locate(call.store, call.kind, [Input({}, call.path["id"], call.query.get("idProperty"))])
     if record is None:
@@ -270,7 +308,8 @@ def _endpoints() -> tuple[Endpoint, ...]:
         name = f"{method} {'notes/{id}/associations' if answer is associate else 'account'}"
         found.append(Endpoint(method, [address], name, NOTES, answer))
     gone = Endpoint("POST", _addresses("contacts/gdpr-delete"), "POST contacts/gdpr-delete", CONTACTS, gdpr_delete)
-    return (gone, *found)
+    merged = Endpoint("POST", _addresses("contacts/merge"), "POST contacts/merge", CONTACTS, merge)
+    return (gone, merged, *found)
 
 
 def _of_kind(kind: str) -> list[Endpoint]:

@@ -36,6 +36,8 @@ LEAD_STATUS = (
     "CONNECTED",
     "BAD_TIMING",
 )
+OTHER_EMAILS = "hs_additional_emails"
+MERGED_IDS = "hs_merged_object_ids"
 LONGEST_TEXT = 65_536
 MOST_UNIQUE = 10
 
@@ -149,6 +151,8 @@ _SYSTEM = {
         *_SOURCE,
         ("createdate", "Create date", "datetime"),
         ("lastmodifieddate", "Last modified date", "datetime"),
+        (OTHER_EMAILS, "Additional email addresses", "string"),
+        (MERGED_IDS, "Merged record IDs", "string"),
     ),
     NOTES: (
         *_SOURCE,

@@ -3,18 +3,21 @@
 developers.hubspot.com/docs/api-reference/latest/crm/search-the-crm
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sync.sandbox.answers import DEFAULT_PROPERTIES, VALIDATION_ERROR, Answer, Refusal, bad_json, shown
-from sync.sandbox.properties import CONTACTS, normal
+from sync.sandbox.properties import CONTACTS, OTHER_EMAILS, normal
 from sync.sandbox.store import Record, Store
 
 MOST_GROUPS = 5
 MOST_FILTERS = 10
 MOST_FILTERS_IN_ALL = 25
 MOST_RESULTS = 200
+MOST_VALUES = 100
+MOST_CHARACTERS = 3000
 ASSOCIATED = "associations.contact"
 
 
@@ -31,6 +34,8 @@ def search(store: Store, kind: str, body: Any, *, seen_until: float) -> Answer:
     """Find records. What was written after `seen_until` is not in the index yet. Raises Refusal."""
     if not isinstance(body, dict):
         raise _refused("The search request is not an object")
+    if len(json.dumps(body, ensure_ascii=False, separators=(",", ":"))) > MOST_CHARACTERS:
+        raise _refused(f"The search request is longer than {MOST_CHARACTERS} characters")
     groups = _groups(store, kind, body.get("filterGroups") or [])
     limit, after = _whole(body, "limit", 10, MOST_RESULTS), _whole(body, "after", 0, 10_000)
     query = str(body.get("query") or "").strip().lower()
@@ -89,6 +94,8 @@ def _filter(store: Store, kind: str, raw: Mapping[str, Any]) -> Filter:
     said = raw.get("values") if operator in ("IN", "NOT_IN") else [raw.get("value")]
     if not operator.endswith("HAS_PROPERTY") and (not said or any(value is None for value in said)):
         raise _refused(f"There was a problem with the request: {operator} needs a value")
+    if len(said or ()) > MOST_VALUES:
+        raise _refused(f"There was a problem with the request: {operator} takes up to {MOST_VALUES} values")
     definition = store.definitions[kind].get(name)
     values = (str(value) for value in said or () if value is not None)
     return Filter(name, operator, frozenset((normal(definition, v) if definition else v).lower() for v in values))
@@ -113,7 +120,9 @@ def _said(store: Store, record: Record, entry: Filter, seen_until: float) -> set
     if entry.name == ASSOCIATED:
         return {str(who) for who in _people(entry) if any(note.id == record.id for note in store.notes_of(who))}
     value = record.value(entry.name)
-    return {value.lower()} if value and record.changed.get(entry.name, 0.0) <= seen_until else set()
+    if not value or record.changed.get(entry.name, 0.0) > seen_until:
+        return set()
+    return set(value.lower().split(";")) if entry.name == OTHER_EMAILS else {value.lower()}
 
 
 def _candidates(store: Store, kind: str, groups: Sequence[Sequence[Filter]]) -> Iterable[Record]:
@@ -126,7 +135,7 @@ def _candidates(store: Store, kind: str, groups: Sequence[Sequence[Filter]]) -> 
         if narrow.name == ASSOCIATED:
             ids |= {note.id for who in _people(narrow) for note in store.notes_of(who)}
         else:
-            ids |= set(store.find(kind, narrow.name, narrow.values).values())
+            ids |= set(store.find(kind, "email", narrow.values).values())
     found = store.load(kind, ids) if groups else {}
     return [found[record] for record in sorted(found)] if groups else store.all(kind)
 
@@ -136,7 +145,7 @@ def _people(entry: Filter) -> list[int]:
 
 
 def _is_narrow(kind: str, entry: Filter) -> bool:
-    return entry.name == ASSOCIATED or (kind == CONTACTS and entry.name == "email")
+    return entry.name == ASSOCIATED or (kind == CONTACTS and entry.name in ("email", OTHER_EMAILS))
 
 
 def _sorted(found: list[Record], sorts: Any) -> list[Record]:

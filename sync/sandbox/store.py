@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sync.sandbox.properties import CONTACTS, KINDS, NOTES, STANDARD, Definition, iso
+from sync.sandbox.properties import CONTACTS, KINDS, MERGED_IDS, NOTES, OTHER_EMAILS, STANDARD, Definition, iso
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,6 +29,10 @@ create table if not exists associations (
     contact integer not null references objects on delete cascade,
     note integer not null references objects on delete cascade, primary key (contact, note)) without rowid;
 create index if not exists associations_of on associations (note);
+create table if not exists archived (
+    id integer primary key, kind text not null, properties text not null, changed text not null,
+    created real not null, updated real not null, made_by text not null, archived_at real not null);
+create table if not exists merged (id integer primary key, winner integer not null) without rowid;
 create table if not exists definitions (
     kind text not null, name text not null, definition text not null, primary key (kind, name)) without rowid;
 create table if not exists blocklist (email text primary key) without rowid;
@@ -43,6 +47,15 @@ LOAD = """
     select objects.* from json_each(:ids) wanted cross join objects on objects.id = wanted.value
     where objects.kind = :kind
 """
+LOAD_ARCHIVED = """
+    select archived.id, kind, properties, changed, created, updated, made_by from json_each(:ids) wanted
+    cross join archived on archived.id = wanted.value where archived.kind = :kind and archived_at > :since
+"""
+ARCHIVE = """
+    insert into archived (id, kind, properties, changed, created, updated, made_by, archived_at)
+    select id, kind, properties, changed, created, updated, made_by, ? from objects where id = ?
+"""
+WINNERS = "select merged.id, merged.winner from json_each(?) wanted cross join merged on merged.id = wanted.value"
 ALL = "select * from objects where kind = ? order by id"
 MATCHING = """
     select * from objects where kind = 'contacts' and (:wanted = '' or exists (
@@ -197,8 +210,18 @@ class Store:
         """Those of these records that exist, by id."""
         return {record.id: record for record in self._records(LOAD, {"kind": kind, "ids": json.dumps(list(ids))})}
 
+    def load_archived(self, kind: str, ids: Iterable[int], since: float) -> dict[int, Record]:
+        """Those of these records that were archived after a time, by id."""
+        named = {"kind": kind, "ids": json.dumps(list(ids)), "since": since}
+        return {record.id: record for record in self._records(LOAD_ARCHIVED, named)}
+
+    def winners(self, ids: Iterable[int]) -> dict[int, int]:
+        """Into which records those of these were merged that are no more."""
+        with self._lock:
+            return dict(self._connection.execute(WINNERS, (json.dumps(list(ids)),)).fetchall())
+
     def find(self, kind: str, name: str, values: Iterable[str]) -> dict[str, int]:
-        """Who holds these values of a unique property: value → id."""
+        """Who holds these values of a unique property: value → id. A contact holds its other emails as well."""
         named = {"kind": kind, "name": name, "wanted": json.dumps(list(values))}
         with self._lock:
             return dict(self._connection.execute(FIND, named).fetchall())
@@ -245,13 +268,11 @@ class Store:
         names = {name for name, definition in self.definitions[kind].items() if definition.is_unique}
         gone, come = [], []
         for change, record in zip(changes, written, strict=True):
-            for name in names & change.properties.keys():
-                before = change.record.properties.get(name) if change.record else None
-                after = record.properties.get(name)
-                if before is not None and before != after:
-                    gone.append((kind, name, before))
-                if after is not None and before != after:
-                    come.append((kind, name, after, record.id))
+            for name in names:
+                before = _held(change.record.properties, name) if change.record else set()
+                after = _held(record.properties, name)
+                gone += [(kind, name, value) for value in before - after]
+                come += [(kind, name, value, record.id) for value in after - before]
         self._connection.executemany("delete from uniques where kind = ? and name = ? and value = ?", gone)
         self._connection.executemany("insert into uniques values (?, ?, ?, ?)", come)
 
@@ -261,6 +282,33 @@ class Store:
             sql = "insert or ignore into associations (contact, note) values (?, ?)"
             self._connection.execute(sql, (contact, note))
 
+    def archive(self, record: int, *, now: float) -> None:
+        """Take a record away so that it can still be read for a while."""
+        with self.transaction():
+            self._connection.execute(ARCHIVE, (now, record))
+            self._connection.execute("delete from objects where id = ?", (record,))
+
+    def merge(self, primary: Record, other: Record, *, made_by: str, now: float) -> Record:
+        """Make one new record of two contacts. Both of their ids lead to it from now on.
+
+        knowledge.hubspot.com/records/merge-records
+        """
+        emails = [_listed(record.properties, name) for name in ("email", OTHER_EMAILS) for record in (primary, other)]
+        main = primary.properties.get("email") or other.properties.get("email")
+        others = dict.fromkeys(email for listed in emails for email in listed if email != main)
+        ids = [*_listed(primary.properties, MERGED_IDS), *_listed(other.properties, MERGED_IDS)]
+        ids += [str(primary.id), str(other.id)]
+        kept = {**other.properties, **primary.properties, OTHER_EMAILS: ";".join(others), MERGED_IDS: ";".join(ids)}
+        with self.transaction():
+            notes = [(note.id,) for who in (primary, other) for note in self.notes_of(who.id)]
+            self._connection.executemany("delete from objects where id = ?", [(primary.id,), (other.id,)])
+        (made,) = self.write(CONTACTS, [Change(None, kept)], made_by=made_by, now=now)
+        with self.transaction():
+            self._connection.executemany("insert or replace into merged values (?, ?)", [(id_, made.id) for id_ in ids])
+            sql = "insert or ignore into associations (contact, note) values (?, ?)"
+            self._connection.executemany(sql, [(made.id, note) for (note,) in notes])
+        return made
+
     def remove(self, record: int, *, with_notes: bool = False) -> None:
         """Take a record away; `with_notes` also takes the notes that are on nobody else."""
         with self.transaction():
@@ -268,6 +316,7 @@ class Store:
             if with_notes:
                 doomed += self._connection.execute(NOTES_ONLY_OF, {"contact": record}).fetchall()
             self._connection.executemany("delete from objects where id = ?", doomed)
+            self._connection.executemany("delete from archived where id = ?", doomed)
 
     def block(self, email: str) -> None:
         """Never again take this email."""
@@ -309,6 +358,8 @@ class Store:
         """Forget every record and mail; custom properties stay."""
         with self.transaction():
             self._connection.execute("delete from objects")
+            self._connection.execute("delete from archived")
+            self._connection.execute("delete from merged")
             self._connection.execute("delete from mails")
             self._connection.execute("delete from blocklist")
 
@@ -318,6 +369,16 @@ class Store:
                 Record(id_, kind, json.loads(properties), json.loads(changed), *rest)
                 for id_, kind, properties, changed, *rest in self._connection.execute(sql, parameters)
             ]
+
+
+def _held(properties: Mapping[str, str], name: str) -> set[str]:
+    """What a record holds of a unique property. An email is unique over the main and the other emails of everybody."""
+    held = set(_listed(properties, OTHER_EMAILS)) if name == "email" else set()
+    return held | ({properties[name]} if properties.get(name) else set())
+
+
+def _listed(properties: Mapping[str, str], name: str) -> list[str]:
+    return [value for value in properties.get(name, "").lower().split(";") if value]
 
 
 def _row(record: Record) -> tuple[object, ...]:

@@ -154,6 +154,8 @@ def locate(store: Store, kind: str, inputs: Sequence[Input]) -> list[Record | No
     for name in {name for name, _ in keys if name is not None}:
         held = store.find(kind, name, [value for of, value in keys if of == name])
         ids |= {(name, value): record for value, record in held.items()}
+    winners = store.winners({record for record in ids.values() if record is not None})
+    ids = {key: winners.get(record or 0, record) for key, record in ids.items()}
     records = store.load(kind, {record for record in ids.values() if record is not None})
     return [records.get(ids.get(key) or 0) for key in keys]
 

@@ -39,12 +39,16 @@ class Clock:
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """Carries calls to the fake, unless `instead` answers them, or `loses_answers` after the fake has acted."""
+    """Carries calls to the fake, unless `instead` answers them.
+
+    After the fake has acted, `loses_answers` loses what it says, and where `breaks_after` says so it is a 500.
+    """
 
     def __init__(self, app: Any) -> None:
         self._inner = httpx.ASGITransport(app=app)
         self.instead: Handler | None = None
         self.loses_answers = False
+        self.breaks_after: Callable[[httpx.Request], bool] = lambda request: False
         self.requests: list[httpx.Request] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -52,6 +56,8 @@ class Wire(httpx.AsyncBaseTransport):
         if self.instead is not None:
             return self.instead(request)
         response = await self._inner.handle_async_request(request)
+        if self.breaks_after(request):
+            return httpx.Response(500, json={"status": "error", "message": "internal error"})
         if self.loses_answers and "read" not in request.url.path:
             raise httpx.ReadTimeout("lost", request=request)
         return response

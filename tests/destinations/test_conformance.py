@@ -7,8 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from sync.destinations.base import Standing
 from sync.errors import DeliveryError
 from sync.http import ANSWER_LIMIT, send_by
+from sync.models import Contact, Owed
 from sync.outcomes import Dead, Delivered, Ignored, Outcome, Paused, Retry
 from tests.destinations.conformance import CANARY, NOW, Rig, owed, owed_chat
 
@@ -294,6 +296,75 @@ async def test_a_person_can_be_forgotten_and_is_forgotten_only_once(rig: Rig) ->
     await rig.destination.forget(outcome.receipt.remote_id)
 
     assert rig.people() == []
+
+
+async def known(rig: Rig, *numbers: int) -> list[Owed[Contact]]:
+    """Contacts that were delivered, as the ledger has them afterwards."""
+    if not rig.destination.reads_back:
+        pytest.skip("it cannot be read back")
+    batch = [owed(number) for number in numbers]
+    outcomes = await rig.outcomes(*batch)
+    return [
+        replace(one, remote_id=outcome.receipt.remote_id, ours=outcome.receipt.ours)
+        for one, outcome in zip(batch, outcomes, strict=True)
+        if isinstance(outcome, Delivered)
+    ]
+
+
+async def test_what_was_delivered_stands_as_it_should(rig: Rig) -> None:
+    delivered = await known(rig, *range(1, 121))
+
+    standings = await rig.destination.read_back(delivered)
+
+    assert standings == [Standing(one.remote_id, ours=True) for one in delivered]
+
+
+async def test_what_stands_there_otherwise_is_told_in_our_words(rig: Rig) -> None:
+    one, two = await known(rig, 1, 2)
+    said = replace(one, subject=replace(one.subject, name="Augusta Number1", phone="+442071234567"))
+
+    first, second = await rig.destination.read_back([said, two])
+
+    assert second == Standing(two.remote_id, ours=True)
+    assert {(d.field, d.ours, d.theirs, d.may_write) for d in first.differences} == {
+        ("first_name", "Augusta", "Ada", True),
+        ("phone", "+442071234567", None, True),
+    }
+
+
+async def test_who_is_not_there_any_more_is_told(rig: Rig) -> None:
+    one, two = await known(rig, 1, 2)
+    await rig.destination.forget(str(one.remote_id))
+
+    assert await rig.destination.read_back([one, two]) == [Standing(None), Standing(two.remote_id, ours=True)]
+
+
+async def test_reading_nobody_back_is_no_call(rig: Rig) -> None:
+    await known(rig)
+    rig.wire.requests.clear()
+
+    assert await rig.destination.read_back([]) == []
+    assert rig.wire.requests == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 429, 500, 503])
+async def test_an_error_never_means_that_nobody_is_there(rig: Rig, status: int) -> None:
+    delivered = await known(rig, 1, 2, 3)
+    rig.wire.instead = always(status, json={"status": "error", "message": f"no {CANARY}", "category": "OTHER"})
+
+    with pytest.raises(DeliveryError) as raised:
+        await rig.destination.read_back(delivered)
+
+    assert CANARY not in raised.value.reason
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b"null", b'{"results":7}'])
+async def test_an_answer_without_sense_never_means_that_nobody_is_there(rig: Rig, body: bytes) -> None:
+    delivered = await known(rig, 1, 2)
+    rig.wire.instead = always(200, content=body)
+
+    with pytest.raises(DeliveryError):
+        await rig.destination.read_back(delivered)
 
 
 async def test_a_check_changes_nothing_and_names_the_account(rig: Rig) -> None:

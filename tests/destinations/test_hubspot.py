@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sync.destinations.base import Pace
+from sync.destinations.base import Pace, Standing
 from sync.destinations.hubspot import HubSpot, HubSpotSettings
 from sync.destinations.hubspot.answers import Rejected
 from sync.destinations.hubspot.mapping import LONGEST, properties_of, split_name
@@ -31,6 +31,7 @@ from sync.models import Chat, Contact, Message, Owed, Receipt
 from sync.outcomes import Retry, outcome_of
 from sync.sandbox.faults import Scripted
 from sync.sandbox.properties import iso
+from sync.sandbox.store import Change
 from sync.settings import load
 from tests.destinations.conformance import NOW, HubSpotRig, owed, owed_chat
 
@@ -167,6 +168,25 @@ async def test_a_record_made_by_somebody_else_meanwhile_stays_theirs(
     assert isinstance(taken, Receipt)
     assert (ours.ours, taken.ours) == (True, False)
     assert hubspot.properties(taken.remote_id) == {**theirs, "lastname": "Number1"}
+
+
+@pytest.mark.parametrize("uid_property", [None, UID])
+async def test_a_batch_that_was_made_and_failed_all_the_same_is_known_to_be_ours(
+    hubspot: HubSpotRig, uid_property: str | None
+) -> None:
+    destination = hubspot.build(uid_property=uid_property)
+    await destination.repair()
+    calls = []
+
+    def fails_after_the_first_create(request: httpx.Request) -> bool:
+        calls.extend([request] if request.url.path.endswith("/batch/create") else [])
+        return len(calls) == 1 and request is calls[0]
+
+    hubspot.wire.breaks_after = fails_after_the_first_create
+    receipts = await destination.upsert([owed(1), owed(2)], hubspot.intend)
+
+    assert [isinstance(receipt, Receipt) and receipt.ours for receipt in receipts] == [True, True]
+    assert len(hubspot.people()) == 2
 
 
 HOURS = 3600.0
@@ -819,13 +839,117 @@ async def test_a_wrong_token_is_told_by_the_check(hubspot: HubSpotRig) -> None:
         await destination.check()
 
 
-async def test_records_are_read_back_in_our_words(hubspot: HubSpotRig) -> None:
-    ids = [hubspot.seed(email=f"ada{number}@example.com", firstname="Ada") for number in range(120)]
+# Reading back
 
-    there = await hubspot.destination.read_back([*ids, "999999"])
 
-    assert set(there) == set(ids)
-    assert there[ids[7]] == {"email": "ada7@example.com", "first_name": "Ada"}
+async def as_known(rig: HubSpotRig, one: Owed[Contact]) -> Owed[Contact]:
+    """A contact as the ledger has it after its delivery."""
+    receipt = await delivered(rig, one)
+    return replace(one, remote_id=receipt.remote_id, ours=receipt.ours)
+
+
+async def standing(rig: HubSpotRig, one: Owed[Contact]) -> Standing:
+    (found,) = await rig.destination.read_back([one])
+    return found
+
+
+async def test_a_deleted_record_is_known_as_deleted_until_it_is_purged(hubspot: HubSpotRig) -> None:
+    one = await as_known(hubspot, owed())
+    hubspot.store.archive(int(str(one.remote_id)), now=NOW)
+
+    deleted = await standing(hubspot, one)
+    hubspot.clock.now += HubSpot.tells_deleted_for
+
+    assert deleted == Standing(None, is_deleted=True)
+    assert await standing(hubspot, one) == Standing(None)
+
+
+async def test_a_merged_record_is_read_back_under_its_new_id_and_is_nobodys(hubspot: HubSpotRig) -> None:
+    await hubspot.build(uid_property=UID).repair()
+    one = await as_known(hubspot, owed())
+    store = hubspot.store
+    theirs = store.one("contacts", int(hubspot.seed(email="sales@example.com", firstname="Augusta")))
+    mine = store.one("contacts", int(str(one.remote_id)))
+    assert theirs is not None
+    assert mine is not None
+    merged = store.merge(theirs, mine, made_by="sales", now=NOW)
+
+    found = await standing(hubspot, one)
+
+    assert (found.remote_id, found.ours) == (str(merged.id), False)
+    assert [(d.field, d.theirs, d.may_write) for d in found.differences] == [("first_name", "Augusta", False)]
+
+
+async def test_our_uid_on_a_merged_record_proves_nothing(hubspot: HubSpotRig) -> None:
+    await hubspot.build(uid_property=UID).repair()
+    there = hubspot.seed(email="ada1@example.com", firstname="Augusta", chat_uid="uid-1", hs_merged_object_ids="1;2")
+
+    receipt = await delivered(hubspot, owed(remote_id=there, is_replay=True))
+
+    assert not receipt.ours
+    assert hubspot.properties(there)["firstname"] == "Augusta"
+
+
+@pytest.mark.parametrize("uid_property", [None, UID])
+async def test_a_record_made_anew_by_somebody_else_is_found_and_theirs(
+    hubspot: HubSpotRig, uid_property: str | None
+) -> None:
+    await hubspot.build(uid_property=uid_property).repair()
+    one = await as_known(hubspot, owed())
+    hubspot.store.archive(int(str(one.remote_id)), now=NOW)
+    other = hubspot.seed(email="ada1@example.com")
+
+    found = await standing(hubspot, one)
+
+    assert (found.remote_id, found.ours, found.is_deleted) == (other, False, True)
+    assert {(d.field, d.may_write) for d in found.differences} == {("first_name", True), ("last_name", True)}
+
+
+async def test_another_record_with_our_uid_is_told(hubspot: HubSpotRig) -> None:
+    await hubspot.build(uid_property=UID).repair()
+    one = await as_known(hubspot, only_phone())
+    (record,) = hubspot.store.contacts
+    hubspot.store.write("contacts", [Change(record, {UID: ""})], made_by="sales", now=NOW)
+    other = hubspot.seed(lastname="Second", chat_uid="uid-1")
+
+    assert (await standing(hubspot, one)).others == (other,)
+
+
+async def test_whom_a_read_does_not_find_a_search_may(hubspot: HubSpotRig) -> None:
+    """It is documented nowhere that a batch read by email finds people by their second emails."""
+    one = await as_known(hubspot, owed())
+    (record,) = hubspot.store.contacts
+    hubspot.store.write("contacts", [Change(record, {"email": "changed@example.com"})], made_by="sales", now=NOW)
+    other = hubspot.seed(email="x@example.com", hs_additional_emails="Ada1@example.com")
+    hubspot.faults.answer_next = [None, Scripted(200, {"status": "COMPLETE", "results": []})]
+
+    assert (await standing(hubspot, one)).others == (other,)
+
+
+async def test_searches_keep_to_their_own_limits(hubspot: HubSpotRig) -> None:
+    known = [owed(n, remote_id=str(5000 + n), email=f"{n}{'a' * 50}@example.com") for n in range(60)]
+    gates = 0
+
+    async def gate() -> None:
+        nonlocal gates
+        gates += 1
+
+    hubspot.build(calls_per_10s=190)
+    hubspot.destination.client.gate = gate
+
+    standings = await hubspot.destination.read_back(known)
+
+    searches = [request for request in hubspot.wire.requests if request.url.path.endswith("/search")]
+    assert standings == [Standing(None)] * 60
+    assert len(searches) > 1
+    assert all(len(request.content) <= 3000 for request in searches)
+    assert gates == len(hubspot.wire.requests) + 3 * len(searches)  # 19 calls a second, so a search counts for four
+
+
+async def test_an_email_in_other_letters_is_no_difference(hubspot: HubSpotRig) -> None:
+    one = await as_known(hubspot, owed(email="Ada1@Example.com"))
+
+    assert await standing(hubspot, one) == Standing(one.remote_id, ours=True)
 
 
 def test_the_pace_is_the_published_limit_and_can_be_set() -> None:

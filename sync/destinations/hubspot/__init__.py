@@ -3,18 +3,18 @@
 developers.hubspot.com/docs/api-reference/latest/crm/objects/contacts/guide
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from sync.destinations.base import Destination, Intend, Pace, Result
+from sync.destinations.base import Destination, Intend, Pace, Result, Standing
 from sync.destinations.hubspot import schema
 from sync.destinations.hubspot.answers import NotThere
 from sync.destinations.hubspot.api import CONTACTS, MOST, Api
 from sync.destinations.hubspot.contacts import Contacts
-from sync.destinations.hubspot.mapping import MERGED_IDS
 from sync.destinations.hubspot.notes import Notes
 from sync.destinations.hubspot.settings import HubSpotSettings
-from sync.errors import DeliveryError, Unauthorized
+from sync.destinations.hubspot.standings import RESTORABLE, Standings
+from sync.errors import Unauthorized
 from sync.http import Client
 from sync.models import Chat, Contact, Kind, Owed, Receipt
 
@@ -28,11 +28,14 @@ class HubSpot(Destination):
     Settings: ClassVar[type[HubSpotSettings]] = HubSpotSettings
     takes: ClassVar[frozenset[Kind]] = frozenset({Kind.CONTACT, Kind.CHAT, Kind.ERASURE})
     batch: ClassVar[int] = MOST
+    reads_back: ClassVar[bool] = True
+    tells_deleted_for: ClassVar[float] = RESTORABLE
 
     def __init__(self, name: str, settings: HubSpotSettings, client: Client, *, clock: Callable[[], float]) -> None:
         super().__init__(name, settings, client, clock=clock)
-        self._api = Api(client, clock)
+        self._api = Api(client, clock, settings.calls_per_10s)
         self._contacts = Contacts(self._api, settings, clock)
+        self._standings = Standings(self._api, settings)
         self._notes = Notes(self._api, clock, search_lag=settings.search_lag)
 
     @classmethod
@@ -78,18 +81,6 @@ class HubSpot(Destination):
         except NotThere:
             return
 
-    async def read_back(self, remote_ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
-        """Our fields as they stand there, under the ids that were asked for; who is not there is left out."""
-        fields = self.settings.fields_by_property
-        answers = await self._api.read(remote_ids, [*fields, MERGED_IDS])
-        found: dict[str, dict[str, str]] = {}
-        for remote_id, answer in answers.items():
-            if isinstance(answer, DeliveryError):
-                if isinstance(answer, NotThere):
-                    continue
-                raise answer
-            for record in answer:
-                if remote_id in record.ids:
-                    there = record.properties or {}
-                    found[remote_id] = {fields[name]: value for name, value in there.items() if name in fields}
-        return found
+    async def read_back(self, known: Sequence[Owed[Contact]]) -> Sequence[Standing]:
+        """One read for a hundred that stand as they should; more only for those that do not."""
+        return await self._standings.of(known)

@@ -35,7 +35,12 @@ class NotThere(Gone):
 
 
 class Exists(Busy):
-    """Another record already holds a value that must be unique: `remote_id`."""
+    """Another record already holds a value that must be unique: `remote_id`.
+
+    `may_be_our_own`: this very call was sent before and failed inside, and may have made that record.
+    """
+
+    may_be_our_own = False
 
     def __init__(self, reason: str, remote_id: str, *, status: int | None = None) -> None:
         super().__init__(reason, status=status)

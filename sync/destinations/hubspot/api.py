@@ -4,8 +4,10 @@ developers.hubspot.com/docs/api-reference/latest/crm/objects/contacts/batch/upse
 alone …/latest/error-handling#multi-status-errors
 """
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+import json
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, TypeVar
 
 from sync.destinations.hubspot.answers import (
@@ -29,6 +31,12 @@ MOST = 100
 EVERYBODY = (Throttled, Unreachable, Unauthorized)
 """After one of these the next call would fare no better."""
 
+SEARCHES = 5.0
+"""Searches in a second, for a whole account."""
+MOST_CHARACTERS = 2900
+"""The body of a search may have 3,000 characters."""
+MOST_RESULTS = 200
+
 I = TypeVar("I")  # noqa: E741 - an input
 A = TypeVar("A")
 K = TypeVar("K", bound=Hashable)
@@ -44,9 +52,10 @@ class Written:
 class Api:
     """The calls of one account. Raises nothing but DeliveryErrors."""
 
-    def __init__(self, client: Client, clock: Callable[[], float]) -> None:
+    def __init__(self, client: Client, clock: Callable[[], float], calls_per_10s: float) -> None:
         self._client = client
         self._clock = clock
+        self._search_cost = max(ceil(calls_per_10s / 10 / SEARCHES), 1)
 
     async def ask(self, method: str, path: str, json: Any = None) -> dict[str, Any]:
         """One call, answered with its JSON object. Raises what the answer means otherwise."""
@@ -61,15 +70,24 @@ class Api:
         return body
 
     async def read(
-        self, ids: Sequence[str], properties: Sequence[str], id_property: str | None = None
+        self,
+        ids: Sequence[str],
+        properties: Sequence[str],
+        id_property: str | None = None,
+        *,
+        archived: bool = False,
     ) -> dict[str, Sequence[Record] | DeliveryError]:
-        """The records that these ids lead to; HubSpot leaves out those that are not there."""
+        """The records that these ids lead to; HubSpot leaves out those that are not there.
+
+        With `archived` only those that were deleted, and can still be restored.
+        """
+        path = f"{CONTACTS}/batch/read" + ("?archived=true" if archived else "")
 
         async def send(some: Sequence[str]) -> dict[str, Sequence[Record] | DeliveryError]:
             body: dict[str, Any] = {"inputs": [{"id": id_} for id_ in some], "properties": list(properties)}
             if id_property:
                 body["idProperty"] = id_property
-            found = _records(await self.ask("POST", f"{CONTACTS}/batch/read", body))
+            found = _records(await self.ask("POST", path, body))
             return dict.fromkeys(some, found)
 
         answers: dict[str, Sequence[Record] | DeliveryError] = {}
@@ -92,10 +110,38 @@ class Api:
         }
         return _records(await self.ask("POST", f"{path}/search", body))
 
+    async def find(self, names: Sequence[str], values: Sequence[str], properties: Sequence[str]) -> list[Record]:
+        """The contacts that have one of these values in one of these properties. The index lags behind.
+
+        A search takes as many places of the pace as make it five a second at most, whoever else calls meanwhile.
+        """
+        found: list[Record] = []
+        for some in _searchable([value.lower() for value in values], len(names), len("".join(properties))):
+            body = {
+                "filterGroups": [
+                    {"filters": [{"propertyName": name, "operator": "IN", "values": some}]} for name in names
+                ],
+                "properties": list(properties),
+                "limit": MOST_RESULTS,
+            }
+            for _ in range(self._search_cost - 1):
+                await self._client.gate()
+            found += _records(await self.ask("POST", f"{CONTACTS}/search", body))
+        return found
+
     async def write(self, action: str, writes: Sequence[Write]) -> dict[str, Written | DeliveryError]:
         """Create, upsert or update up to a hundred contacts. Every one of them has its own answer, by trace."""
 
+        failed_inside: set[str] = set()
+
         async def send(some: Sequence[Write]) -> dict[str, Written | DeliveryError]:
+            try:
+                return await send_once(some)
+            except Broken:
+                failed_inside.update(map(_trace, some))
+                raise
+
+        async def send_once(some: Sequence[Write]) -> dict[str, Written | DeliveryError]:
             inputs = [_input(action, write) for write in some]
             body = await self.ask("POST", f"{CONTACTS}/batch/{action}", {"inputs": inputs})
             answers, unnamed = accounted(some, body)
@@ -107,7 +153,13 @@ class Api:
             silent = Unmentioned("HubSpot's answer did not mention it", status=200)
             return answers | {write.trace: silent for write in left}
 
-        return await each(send, writes, key=_trace) if writes else {}
+        if not writes:
+            return {}
+        answers = await each(send, writes, key=_trace)
+        for trace in failed_inside:
+            if isinstance(answer := answers[trace], Exists):
+                answer.may_be_our_own = True
+        return answers
 
 
 async def each(
@@ -169,6 +221,22 @@ def _addressed(writes: Sequence[Write], answered: Mapping[str, object], result: 
         if result.get("objectWriteTraceId") == write.trace or write.id.lower() in keys[write.id_property]:
             return write
     return left[0] if len(writes) == 1 and left else None
+
+
+def _searchable(values: Sequence[str], times: int, used: int) -> Iterator[list[str]]:
+    """The values in parts of which each makes a body that is short enough, where each value stands so many times."""
+    room = MOST_CHARACTERS - used - 300
+    part: list[str] = []
+    size = 0
+    for value in values:
+        takes = times * (len(json.dumps(value)) + 1)
+        if part and (size + takes > room or len(part) == MOST):
+            yield part
+            part, size = [], 0
+        part.append(value)
+        size += takes
+    if part:
+        yield part
 
 
 def _input(action: str, write: Write) -> dict[str, Any]:

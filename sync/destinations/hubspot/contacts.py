@@ -109,6 +109,8 @@ class Contacts:
         match answer:
             case Written():
                 return Receipt(answer.id, ours=True)
+            case Exists(may_be_our_own=True) if not one.intended:
+                return Again(replace(one, remote_id=answer.remote_id, intended_at=self._clock()))
             case Exists():
                 return Again(replace(one, remote_id=answer.remote_id))
             case NotThere():
@@ -182,8 +184,7 @@ class Contacts:
 
     def _changes(self, one: Owed[Contact], record: Record) -> dict[str, str]:
         is_ours = self._is_ours(one, record)
-        mode = self._settings.overwrite
-        may_overwrite = mode == "always" or (mode == "ours" and is_ours)
+        may_overwrite = self._settings.may_overwrite(is_ours=is_ours)
         return changes(properties_of(one.subject, self._names), record, may_overwrite=may_overwrite, is_ours=is_ours)
 
     def _is_ours(self, one: Owed[Contact], record: Record) -> bool:
@@ -191,7 +192,7 @@ class Contacts:
         if one.ours:
             return True
         if self._uid:
-            return (record.properties or {}).get(self._uid) == one.subject.uid
+            return record.is_marked(self._uid, one.subject.uid)
         return _was_announced(one, record)
 
     def _update_verdict(self, one: Owed[Contact], record: Record, answer: Written | DeliveryError) -> Verdict:

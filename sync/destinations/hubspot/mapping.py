@@ -37,6 +37,12 @@ class Record:
         """The ids that lead to this record: its own, and those of records that were merged into it."""
         return frozenset({self.id} | _listed((self.properties or {}).get(MERGED_IDS, "")))
 
+    def is_marked(self, uid_property: str | None, uid: str) -> bool:
+        """Whether our uid proves that we made it. On a merged record it does not: others had a hand in that one."""
+        if uid_property is None or self.ids != {self.id}:
+            return False
+        return (self.properties or {}).get(uid_property) == uid
+
     @property
     def created_at(self) -> float | None:
         """When it was created, where that was read."""
@@ -99,14 +105,20 @@ def changes(wanted: Mapping[str, str], record: Record, *, may_overwrite: bool, i
     if record.properties is None:
         return {name: value for name, value in wanted.items() if may_overwrite and (is_ours or name != "email")}
     there = record.properties
+    return {
+        name: value
+        for name, value in differences(wanted, record).items()
+        if not there.get(name) or (may_overwrite and (is_ours or name != "email"))
+    }
+
+
+def differences(wanted: Mapping[str, str], record: Record) -> dict[str, str]:
+    """What the contact says and the record does not: the email only where no email of the record is it."""
+    there = record.properties or {}
     new = {name: value for name, value in wanted.items() if there.get(name, "") != value}
     if new.get("email", "").lower() in record.emails:
         new.pop("email", None)
-    return {
-        name: value
-        for name, value in new.items()
-        if not there.get(name) or (may_overwrite and (is_ours or name != "email"))
-    }
+    return new
 
 
 def _listed(values: str) -> set[str]:

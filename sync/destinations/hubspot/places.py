@@ -43,8 +43,7 @@ class Places:
         self._api = api
         self._uid = settings.uid_property
         self._reads_all = settings.overwrite == "never"
-        uid = [settings.uid_property] if settings.uid_property else []
-        self.properties = sorted({*settings.names.values(), "email", CREATED, OTHER_EMAILS, MERGED_IDS, *uid})
+        self.properties = properties_read(settings)
 
     async def of(
         self, owed: Sequence[Owed[Contact]], *, reread: bool
@@ -86,7 +85,13 @@ class Places:
                 case DeliveryError() as error:
                     found.verdicts[one.delivery] = error
                 case records:
-                    found.places[one.delivery] = _led_to(key(one), id_property, records, alone=len(owed) == 1)
+                    found.places[one.delivery] = led_to(key(one), id_property, records, alone=len(owed) == 1)
+
+
+def properties_read(settings: HubSpotSettings) -> list[str]:
+    """What is read of a record: what we write to it, and what it is known by."""
+    uid = [settings.uid_property] if settings.uid_property else []
+    return sorted({*settings.names.values(), "email", CREATED, OTHER_EMAILS, MERGED_IDS, *uid})
 
 
 def vanished(one: Owed[Contact]) -> Verdict:
@@ -104,7 +109,8 @@ def held_up(owed: Sequence[Owed[Contact]], verdicts: Mapping[str, Verdict]) -> d
     return {one.delivery: blocked for one in owed} if blocked else {}
 
 
-def _led_to(key: str, id_property: str | None, records: Sequence[Record], *, alone: bool) -> Place:
+def led_to(key: str, id_property: str | None, records: Sequence[Record], *, alone: bool) -> Place:
+    """The one of these records that a key leads to. A single answer to a single question is believed."""
     for record in records:
         if key.lower() in record.keys(id_property):
             return record

@@ -45,6 +45,10 @@ class HubSpotSettings(DestinationSettings):
         """Property → our field."""
         return {name: field for field, name in self.names.items()}
 
+    def may_overwrite(self, *, is_ours: bool) -> bool:
+        """Whether a record may lose a value to a visitor's word."""
+        return self.overwrite == "always" or (self.overwrite == "ours" and is_ours)
+
     @field_validator("fields")
     @classmethod
     def _are_properties(cls, fields: dict[str, str]) -> dict[str, str]:
