@@ -5,15 +5,33 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from sync.alarms import LONG_PAUSE, News, disk_alarms, review, tell
+from sync.alarms import (
+    LONG_PAUSE,
+    MAIL_RETRY,
+    QUIET,
+    Mailed,
+    News,
+    Postbox,
+    disk_alarms,
+    raise_repaired,
+    review,
+    tell,
+    tell_by_mail,
+)
+from sync.errors import SettingsError
 from sync.http import Client
-from sync.service import _housekeeping
-from sync.settings import Settings
+from sync.ledger import Ledger
+from sync.retention import RetentionSettings
+from sync.service import _count_rejected, _housekeeping
+from sync.settings import Settings, load
+from sync.silence import Expectation
+from sync.wiring import postbox
 from tests.running import Running, running, start
 
 
@@ -139,7 +157,8 @@ async def test_housekeeping_outlives_whatever_happens_in_a_round(
 ) -> None:
     monkeypatch.setattr("sync.service.HOUSEKEEPING", 0.001)
     folder = tmp_path / "canary"
-    keeping = asyncio.create_task(_housekeeping(service.service, Settings(), service.webhooks, folder))
+    limits = RetentionSettings().limits
+    keeping = asyncio.create_task(_housekeeping(service.service, Settings(), service.webhooks, folder, limits))
     async with asyncio.timeout(5):
         with capture_logs() as logged:
             while not any("housekeeping" in line["event"] for line in logged):
@@ -166,3 +185,179 @@ async def test_without_an_alarm_url_the_status_still_shows_trouble_that_comes_ba
         await news(service, disk)
 
     assert [row["key"] for row in service.ledger.engine.rows("open_alarms")] == ["disk"]
+
+
+OPERATOR = "operator@example.com"
+EVERY = {"acquire": Expectation(3600.0, None, ZoneInfo("UTC"))}
+
+
+@pytest.fixture
+async def posted(tmp_path: Path) -> AsyncIterator[tuple[Running, Postbox]]:
+    """A service whose alarms go by mail into the sandbox's outbox."""
+    given: dict[str, Any] = {"mailer": "sandbox", "secret_key": "k" * 40}
+    async with running(tmp_path, **given) as made:
+        box = postbox(Settings(**given, alarm_email=OPERATOR), clock=made.clock, transport=made.crm)
+        assert box is not None
+        yield made, box
+        await box.mailer.client.aclose()
+
+
+async def mailed(posted: tuple[Running, Postbox], alarms: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    """The mails of one round of housekeeping in which these alarms hold."""
+    service, box = posted
+    before = len(outbox(service))
+    await news(service, alarms or {})
+    await tell_by_mail(box, service.service.writer)
+    return outbox(service)[before:]
+
+
+def outbox(service: Running) -> list[dict[str, Any]]:
+    """Every mail that went out, the oldest first."""
+    return [dict(mail.said) for mail in reversed(service.crm.state.store.mails())]
+
+
+DISK, PAUSE = {"disk": "The disk is nearly full."}, {"paused:hubspot": "hubspot is <paused>."}
+
+
+async def test_an_alarm_goes_by_mail_once_and_so_does_its_end(posted: tuple[Running, Postbox]) -> None:
+    (raised,) = await mailed(posted, DISK)
+    assert (raised["to"], raised["subject"]) == (OPERATOR, "[chat-crm-sync] disk")
+    assert raised["from"] == "Our support <support@example.com>"
+    assert "The disk is nearly full." in raised["text"]
+    assert await mailed(posted, DISK) == []
+
+    (cleared,) = await mailed(posted)
+    assert cleared["subject"] == "[chat-crm-sync] over: disk"
+    assert await mailed(posted) == []
+    assert [mail["subject"] for mail in await mailed(posted, DISK)] == ["[chat-crm-sync] disk"]
+
+
+async def test_several_alarms_of_a_round_are_one_mail(posted: tuple[Running, Postbox]) -> None:
+    (mail,) = await mailed(posted, DISK | PAUSE)
+
+    assert mail["subject"] == "[chat-crm-sync] 2 alarms: disk, paused:hubspot"
+    assert "hubspot is <paused>." in mail["text"]
+    assert "hubspot is &lt;paused&gt;." in mail["html"]
+
+
+async def test_a_mail_that_certainly_did_not_go_is_tried_again_ever_later(posted: tuple[Running, Postbox]) -> None:
+    service, _ = posted
+    service.crm.unreachable = True
+    assert await mailed(posted, DISK) == []
+    service.crm.unreachable = False
+    assert await mailed(posted, DISK) == []
+
+    service.clock.sleep(MAIL_RETRY[0])
+    assert len(await mailed(posted, DISK)) == 1
+
+
+async def test_a_mail_that_may_have_gone_is_not_repeated_for_an_hour(posted: tuple[Running, Postbox]) -> None:
+    service, _ = posted
+    service.crm.loses_answers_of = "/_mail"
+    assert len(await mailed(posted, DISK)) == 1
+    service.crm.loses_answers_of = None
+    service.clock.sleep(QUIET - 1)
+    assert [mail["subject"] for mail in await mailed(posted, DISK | PAUSE)] == ["[chat-crm-sync] paused:hubspot"]
+
+    service.clock.sleep(1)
+    (again,) = await mailed(posted, DISK | PAUSE)
+    assert again["key"] == outbox(service)[0]["key"]
+    assert await mailed(posted, DISK | PAUSE) == []
+
+
+async def test_the_end_of_what_may_have_been_told_is_told(posted: tuple[Running, Postbox]) -> None:
+    service, _ = posted
+    service.crm.loses_answers_of = "/_mail"
+    await mailed(posted, DISK)
+    service.crm.loses_answers_of = None
+    service.clock.sleep(MAIL_RETRY[0])
+
+    assert [mail["subject"] for mail in await mailed(posted)] == ["[chat-crm-sync] over: disk"]
+    assert await mailed(posted) == []
+
+
+async def test_a_process_that_ends_while_it_mails_does_not_mail_twice(posted: tuple[Running, Postbox]) -> None:
+    service, _ = posted
+    service.crm.breaks_at = "/_mail"
+    with pytest.raises(RuntimeError):
+        await mailed(posted, DISK)
+    service.crm.breaks_at = None
+    assert await mailed(posted, DISK) == []
+
+    service.clock.sleep(QUIET)
+    assert len(await mailed(posted, DISK)) == 1
+
+
+def test_the_wait_after_failures_is_bounded() -> None:
+    mailed = Mailed()
+    waits = []
+    for _ in range(12):
+        mailed.wait(0.0)
+        waits.append(mailed.next_at)
+
+    assert waits[:3] == [60.0, 120.0, 240.0]
+    assert waits[-1] == MAIL_RETRY[1]
+
+
+async def test_no_personal_data_goes_by_mail(posted: tuple[Running, Postbox]) -> None:
+    service, _ = posted
+    service.crm.state.faults.reject = {"canary@example.com"}
+    await service.post(start(1, "canary@example.com", name="Canary"))
+    await service.drain()
+    (mail,) = await mailed(posted)
+
+    assert mail["subject"].startswith("[chat-crm-sync] dead:sandbox:")
+    assert "anary" not in json.dumps(mail)
+
+
+def test_an_address_without_a_mailer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNC_ALARM_EMAIL", OPERATOR)
+    with pytest.raises(SettingsError, match="SYNC_ALARM_EMAIL: needs SYNC_MAILER"):
+        load(Settings)
+    monkeypatch.setenv("SYNC_MAILER", "sandbox")
+    assert load(Settings).alarm_email == OPERATOR
+
+    monkeypatch.setenv("SYNC_ALARM_EMAIL", "nobody")
+    with pytest.raises(SettingsError, match="SYNC_ALARM_EMAIL: is not an email"):
+        load(Settings)
+
+
+async def test_what_a_pull_repaired_is_an_alarm_until_one_repairs_nothing(service: Running) -> None:
+    def repaired(n: int) -> Any:
+        return service.service.writer.do(lambda ledger: raise_repaired(ledger, n))
+
+    await repaired(12)
+    (raised,) = await told(service, await news(service))
+    assert raised["text"] == "12 chats had been missed by webhooks and were pulled: check the webhook at the source."
+    await repaired(1)
+    assert await news(service) == []
+
+    await repaired(0)
+    assert [(a["alarm"], a["state"]) for a in await told(service, await news(service))] == [("repaired", "cleared")]
+
+
+async def test_a_mail_of_which_nobody_knows_is_an_alarm(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Ledger(service.ledger.engine, {}, new_id=service.ledger.new_id).engine.rows
+    monkeypatch.setattr(
+        service.ledger.engine, "rows", lambda query, **given: [1] if query == "unknown_mails" else real(query, **given)
+    )
+
+    assert [item.key for item in await news(service)] == ["unknown"]
+
+
+async def test_silence_is_a_warning_and_the_service_is_ready(service: Running) -> None:
+    async def looked() -> list[News]:
+        await _count_rejected(service.service, service.webhooks)
+        return await service.service.writer.do(lambda ledger: review(ledger, {}, EVERY))
+
+    await service.post(start())
+    assert await looked() == []
+    service.clock.sleep(3601)
+    assert [item.key for item in await looked()] == ["silence:acquire"]
+    answer = await service.client.get("/readyz")
+    assert (answer.status_code, answer.json()["status"], answer.json()["findings"]) == (200, "ready", [])
+    assert "No webhook has come from acquire" in answer.json()["warnings"][0]
+
+    assert (await service.post(start())).json()["status"] == "duplicate"
+    await looked()
+    assert service.ledger.engine.rows("open_alarms") == []
