@@ -34,6 +34,7 @@ class Lane:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
     _carrying: set[asyncio.Task[None]] = field(default_factory=set)
+    _under_way: set[str] = field(default_factory=set)
 
     @property
     def lease(self) -> float:
@@ -42,9 +43,9 @@ class Lane:
 
     @property
     def limits(self) -> list[tuple[Kind, int]]:
-        """What to claim, contacts before chats, and how many at once."""
+        """What to claim, contacts before chats, and how many at once. A delete that is refused holds up no lead."""
         takes = self.destination.takes
-        known = ((Kind.CONTACT, self.destination.batch), (Kind.CHAT, 1), (Kind.EMAIL, 1))
+        known = ((Kind.CONTACT, self.destination.batch), (Kind.CHAT, 1), (Kind.EMAIL, 1), (Kind.ERASURE, 1))
         return [(kind, n) for kind, n in known if kind in takes]
 
     def wake(self) -> None:
@@ -101,10 +102,23 @@ class Lane:
             return
 
     async def _carry(self, claimed: Claimed) -> None:
-        settlements = await self.pipeline.deliver(self.destination, claimed, self.lease)
+        settlements = await self._attempt(claimed)
         await self._settle(settlements, claimed.owed[0].lease_until)
         for settlement in settlements:
             _tell(self.destination.name, claimed.kind, settlement)
+
+    async def _attempt(self, claimed: Claimed) -> list[Settlement]:
+        """Attempt a batch; of what outlived its lease here, and is claimed again, the earlier attempt has to end first.
+
+        A machine that stood still for longer than a lease would else send twice what cannot be known by a key.
+        """
+        earlier = frozenset(owed.delivery for owed in claimed.owed) & self._under_way
+        begun = frozenset(owed.delivery for owed in claimed.owed) - earlier
+        self._under_way |= begun
+        try:
+            return await self.pipeline.deliver(self.destination, claimed, self.lease, earlier)
+        finally:
+            self._under_way -= begun
 
     async def _settle(self, settlements: Sequence[Settlement], lease_until: float) -> None:
         while True:

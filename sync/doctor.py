@@ -7,17 +7,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from sync.alarms import disk_alarms
 from sync.destinations.base import Destination
+from sync.destinations.mail.base import Mailer
 from sync.errors import DeliveryError, LedgerError, Throttled, Unauthorized, Unreachable
+from sync.followup import FollowupSettings
 from sync.ledger import Ledger
+from sync.ledger.hearing import history
 from sync.ledger.reporting import NOT_CONFIGURED, status
 from sync.ledger.sqlite import FIXED, SqliteEngine
-from sync.settings import Settings, is_loopback
+from sync.letter import words_for
+from sync.models import MAIL
+from sync.settings import FromEnvironment, Settings, is_loopback, variable_of
+from sync.silence import DAY, ENOUGH_DAYS, Expectation, busy_hours, in_words, longest, rounded_up, spelled
 
 AHEAD = 60.0
 """Seconds that the newest event may be ahead of this machine's clock."""
+
+JUDGED_BY = 30
+"""Days of webhooks by which it is judged how long a silence may last."""
 
 PRIVATE = 0o600
 BESIDE = ("", "-wal", "-shm", ".key", ".lock", ".serve")
@@ -70,11 +81,11 @@ def exposure(settings: Settings, *, is_guarded: bool) -> Iterator[Finding]:
             "set ACQUIRE_WEBHOOK_SECRET or ACQUIRE_URL_TOKEN, or listen on 127.0.0.1",
         )
     yield from _address(settings.public_url, is_guarded=is_guarded)
-    if settings.alarm_url is None and is_guarded:
+    if settings.alarm_url is None and settings.alarm_email is None and is_guarded:
         yield warn(
             "alarms",
             "what needs a person is only shown by `crm-sync status`",
-            "set SYNC_ALARM_URL to an address that tells you",
+            "set SYNC_ALARM_URL to an address that tells you, or SYNC_ALARM_EMAIL to yours",
         )
 
 
@@ -175,11 +186,47 @@ def _left_over(opened: Ledger) -> Iterator[Finding]:
     for name, there in status(opened)["destinations"].items():
         n = sum(states.get(NOT_CONFIGURED, 0) for states in there["deliveries"].values())
         if n:
-            yield warn(
-                "destinations",
-                f"{n:,} deliveries are left over for {name}, which SYNC_DESTINATIONS does not name",
-                "name it again to deliver them; else nothing has to be done",
+            yield (
+                warn(MAIL, f"{n:,} emails are left over from when there was a mailer", "set SYNC_MAILER to send them")
+                if name == MAIL
+                else warn(
+                    "destinations",
+                    f"{n:,} deliveries are left over for {name}, which SYNC_DESTINATIONS does not name",
+                    "name it again to deliver them; else nothing has to be done",
+                )
             )
+
+
+def silence(opened: Ledger, source: str, expectation: Expectation | None, zone: ZoneInfo) -> Iterator[Finding]:
+    """Whether it would be noticed that a source sends nothing any more, judged by its last days."""
+    every, hours = f"{source.upper()}_EXPECT_EVERY", f"{source.upper()}_EXPECT_HOURS"
+    known = history(opened, source, opened.engine.now - JUDGED_BY * DAY)
+    if known is None or known.ends - known.begins < ENOUGH_DAYS * DAY:
+        if expectation is not None:
+            after = spelled(expectation.every)
+            yield ok("silence", f"an alarm is raised {after} after the last webhook; too little has come to judge that")
+        return
+    if expectation is None:
+        busy = busy_hours(known.silences, known.begins, known.ends, zone)
+        enough = spelled(rounded_up(longest(known.silences, busy, zone)))
+        within = "" if busy is None else f" and {hours}={busy} ({zone.key})"
+        yield warn(
+            "silence",
+            f"nobody is told when {source} sends nothing any more",
+            f"set {every}={enough}{within}: in the last {JUDGED_BY} days that had been no false alarm",
+        )
+        return
+    silent = longest(known.silences, expectation.hours, expectation.zone)
+    told = f"in the last {JUDGED_BY} days {source} was silent for {in_words(silent)} at most"
+    if silent > expectation.every:
+        enough = spelled(rounded_up(silent))
+        yield warn(
+            "silence",
+            f"{told}, longer than {every} ({spelled(expectation.every)})",
+            f"if that was no outage, set {every}={enough} or other {hours}",
+        )
+    else:
+        yield ok("silence", f"{told}; an alarm is raised after {spelled(expectation.every)}")
 
 
 def disk(folder: Path, reserve: int) -> Finding:
@@ -207,6 +254,52 @@ async def destination(
     except DeliveryError as error:
         return [fail(checked.name, _said(error), _remedy(error, variables))]
     return [*(ok(checked.name, sentence) for sentence in made), ok(checked.name, f"ready: {account}")]
+
+
+def followups(rules: FollowupSettings, *, mailer: str, sender: str, templates: str | None) -> Finding:
+    """When follow-ups go out, whom from, and what they are written with, in words."""
+    after = f"{_span(rules.delay)} after the close" if rules.delay else "at the close"
+    hours = "at any hour"
+    if rules.hours is not None:
+        opens, closes = (f"{each:%H:%M}" for each in rules.hours)
+        hours = f"between {opens} and {closes} ({rules.timezone})"
+    written = f"the templates in {templates}" if templates else "the templates that come with it"
+    return ok(MAIL, f"follow-ups go out through {mailer}, {after}, {hours}, from {sender}; {written} can be rendered")
+
+
+def links(public_url: str | None, *, is_rehearsal: bool) -> Finding:
+    """Where the unsubscribe links lead. A rehearsal needs no address that others can reach."""
+    host = urlsplit(public_url).hostname if public_url else None
+    if host is not None and not is_loopback(host):
+        return ok(MAIL, f"the unsubscribe links lead to {(public_url or '').rstrip('/')}")
+    if is_rehearsal:
+        return ok(MAIL, "the unsubscribe links lead to this machine: enough for the sandbox")
+    return warn(
+        MAIL,
+        f"the unsubscribe links lead to {public_url}, which nobody but this machine can open",
+        "set SYNC_PUBLIC_URL to the https address under which this server is reached from outside",
+    )
+
+
+def bounces(mailer: Mailer, given: FromEnvironment, public_url: str | None) -> Finding | None:
+    """Whether we hear of bounces and complaints, and what to enter where."""
+    secret = next((field for field in type(given).model_fields if field.startswith("webhook_")), None)
+    if secret is None:
+        said = "bounces come back to the sender's mailbox: `crm-sync suppress` whom they name"
+        return None if mailer.vendor == "sandbox" else ok(MAIL, said)
+    variable = variable_of(type(given), secret)
+    address = f"{(public_url or '').rstrip('/')}/webhooks/{mailer.vendor}"
+    if mailer.hears:
+        return ok(MAIL, f"{mailer.vendor} is to tell of bounces and complaints at {address}, proved by {variable}")
+    return warn(
+        MAIL,
+        f"{variable} is not set, so bounces and complaints that {mailer.vendor} sees are not heard of",
+        f"at {mailer.vendor}, add a webhook for bounces and complaints to {address}; see `.env.example` for {variable}",
+    )
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:g} seconds" if seconds < 60 else words_for(seconds) or f"{seconds / 86400:.0f} days"
 
 
 def _said(error: DeliveryError) -> str:

@@ -4,6 +4,7 @@ SyncError
 ├── SettingsError             the program refuses to start                   exit code 2
 ├── NotFound                  a command named something that is not there    exit code 2
 ├── NotAuthentic              wrong or missing signature or token            401, nothing stored
+├── SourceError               a source cannot be asked now                   the pull ends, and goes on there next time
 ├── LedgerError
 │   ├── LedgerUnavailable     disk full, read-only, locked too long          503, the source tries again
 │   ├── LedgerInUse           another `serve` or `dispatch` owns the file    exit code 3
@@ -15,6 +16,7 @@ SyncError
     ├── Gone                  its known record was deleted there             Ignored
     │   └── ContactGone       a chat's: the record of its contact was        Retry once the contact is there again
     ├── Busy                  this one subject, this once                    Retry
+    │   └── UnderWay          an earlier attempt at it has not ended here    Retry
     ├── Broken                a 500: this subject's fault, or everybody's?   Retry; Paused after 5 different subjects
     ├── Throttled             too many calls                                 Paused until its hint
     ├── Unreachable           down, timed out before an answer               Paused with backoff
@@ -44,6 +46,10 @@ class LetterError(SyncError):
 
 class NotAuthentic(SyncError):
     """The signature or token is wrong or missing."""
+
+
+class SourceError(SyncError):
+    """A source cannot be asked: down, refuses us, or answers what nobody understands. Pulled pages are kept."""
 
 
 class LedgerError(SyncError):
@@ -107,6 +113,12 @@ class Waiting(DeliveryError):
 
 class Busy(Waiting):
     """This one subject could not be taken this once: a lock, a conflict, 408, 409, 423, 425."""
+
+
+class UnderWay(Busy):
+    """An earlier attempt at this subject has outlived its lease and has not ended: what it does shows first."""
+
+    may_have_landed = True
 
 
 class Broken(Waiting):

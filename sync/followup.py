@@ -4,15 +4,15 @@ It is asked at every event of the chat until sending has begun, and once more ri
 shown: a mail that is not sent has its reason in the ledger.
 """
 
-import re
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import time
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from sync.hours import Hours, hours_of_day
 from sync.models import Chat, Contact
 from sync.settings import FromEnvironment
 
@@ -20,19 +20,6 @@ HOUR = 3600.0
 
 BUSY = "more than FOLLOWUP_MAX_PER_HOUR in the last hour; it waits for its turn"
 """The reason of a mail that is put off because many go out."""
-
-
-def _hours(value: object) -> object:
-    """`9:00-18:00` as a pair of times. Raises ValueError."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})\s*", value)
-    if found is None:
-        raise ValueError("is not like 9:00-18:00")
-    opens, closes = time(int(found[1]), int(found[2])), time(int(found[3]) % 24, int(found[4]))
-    if opens == closes:
-        raise ValueError("opens and closes at the same time: leave it empty for the whole day")
-    return opens, closes
 
 
 class FollowupSettings(FromEnvironment):
@@ -51,7 +38,7 @@ class FollowupSettings(FromEnvironment):
     max_age: float = Field(86400.0, gt=0)
     cooldown: float = Field(7 * 86400.0, ge=0)
     max_per_hour: int = Field(60, ge=1)
-    hours: Annotated[tuple[time, time] | None, BeforeValidator(_hours)] = None
+    hours: Annotated[tuple[time, time] | None, BeforeValidator(hours_of_day)] = None
     timezone: str = "UTC"
 
     @field_validator("timezone")
@@ -165,26 +152,5 @@ def _in_time(rules: FollowupSettings, history: History, due: float, ended: float
 
 
 def opening(rules: FollowupSettings, at: float) -> float:
-    """The time itself if mail may go then, else when FOLLOWUP_HOURS next begin.
-
-    They are read off a clock on the wall in FOLLOWUP_TIMEZONE: where it is put forward over the opening, they begin at
-    the jump; where it is put back, what comes twice is open, or closed, twice.
-    """
-    if rules.hours is None or _is_open(rules, at):
-        return at
-    zone, opens = ZoneInfo(rules.timezone), rules.hours[0]
-    today = datetime.fromtimestamp(at, zone).date()
-    days = (today + timedelta(days=n) for n in range(3))
-    moments = (datetime.combine(day, opens, zone).replace(fold=fold).timestamp() for day in days for fold in (0, 1))
-    moment = next(moment for moment in moments if moment >= at and _is_open(rules, moment))
-    while moment - 60 >= at and _is_open(rules, moment - 60):  # only where the clock was put forward over the opening
-        moment -= 60
-    return moment
-
-
-def _is_open(rules: FollowupSettings, at: float) -> bool:
-    if rules.hours is None:
-        return True
-    opens, closes = rules.hours
-    clock = datetime.fromtimestamp(at, ZoneInfo(rules.timezone)).time()
-    return opens <= clock < closes if opens < closes else clock >= opens or clock < closes
+    """The time itself if mail may go then, else when FOLLOWUP_HOURS next begin, in FOLLOWUP_TIMEZONE."""
+    return at if rules.hours is None else Hours(*rules.hours).opening(at, ZoneInfo(rules.timezone))

@@ -23,6 +23,9 @@ ATTRIBUTE = "attributes."
 WEAK = " "
 """Prefix of an order key that only fills gaps: it sorts before every other."""
 
+IMPORTED = WEAK + "!"
+"""The order key of what no chat has said but an import: it sorts before that of every word of a chat."""
+
 TRANSCRIPT_LIMIT = 2000
 """Messages of one chat that are kept. Beyond it the oldest are kept: the start of a chat says what it is about."""
 
@@ -133,6 +136,34 @@ def fold(world: World, event: Event) -> None:
     world.keep_chat(chat, before)
     if chat.contact is not None and event.visitor is not None:
         _tell(world, world.root(chat.contact), chat, said)
+
+
+def find(world: World, visitor: Visitor) -> Contact | None:
+    """Whom a record of a CRM is about: the person with its email, else the only one with its phone.
+
+    Whoever has another email than the record is somebody else.
+    """
+    if visitor.email is not None:
+        for owner in world.leads_to(Identity("email", email_key(visitor.email))):
+            return owner
+    found = world.leads_to(Identity("phone", visitor.phone)) if visitor.phone is not None else []
+    is_it = len(found) == 1 and (visitor.email is None or found[0].email is None)
+    return found[0] if is_it else None
+
+
+def take_in(world: World, visitor: Visitor, contact: Contact | None) -> Contact:
+    """Tell a contact (None: a new one) what a CRM knows of the person. It fills only what no chat has said."""
+    key = None if visitor.email is None else email_key(visitor.email)
+    contact = contact or _new_contact(world, key)
+    if contact.email is not None:
+        key = None  # its email says who it is
+    elif key is not None:
+        world.add_identity(Identity("email", key), contact.id)
+    said = {field: word for field, word in _said_by(visitor, IMPORTED).items() if field != "email" or key is not None}
+    _tell_all(world, contact, said)
+    if visitor.phone is not None:
+        world.add_identity(Identity("phone", visitor.phone), contact.id)
+    return world.contacts[contact.id]
 
 
 def _placed(world: World, chat: Chat, before: Chat | None, *, by: Visitor | None) -> Chat:

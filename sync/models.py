@@ -207,6 +207,13 @@ class Email:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """A record at a destination that is to go, because its person was forgotten."""
+
+    remote_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What a mailer tells about an address that no mail should go to any more, in a word: "bounced", "complained",
     "unsubscribed"."""

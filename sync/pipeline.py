@@ -17,24 +17,39 @@ Nothing is a queue of events: a delivery is the standing promise that a contact 
 version. Ten events about one person while the CRM is down make one call afterwards.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 import structlog
 
 from sync.destinations.base import Destination, Result
-from sync.errors import AnswerLost, Busy, DeliveryError, NotAuthentic, Unreachable, Waiting
+from sync.errors import (
+    AnswerLost,
+    Busy,
+    DeliveryError,
+    NotAuthentic,
+    Refused,
+    Unauthorized,
+    UnderWay,
+    Unreachable,
+    Waiting,
+)
 from sync.http import send_by
 from sync.ledger import Applied, Claimed, Settlement
 from sync.ledger.writer import Writer
-from sync.models import Email, Event, Kind, Owed, Receipt
+from sync.models import Email, Erasure, Event, Kind, Owed, Receipt
 from sync.outcomes import outcome_of
 from sync.retry import delay
 from sync.sources.base import Source, WebhookRequest
 
 log = structlog.get_logger("sync.pipeline")
+
+EARLIER = UnderWay("an earlier attempt at it is still under way here", after=1.0)
+
+FORBIDDEN = 403
+"""The status of what these credentials may not do."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +76,17 @@ class Pipeline:
         """Lease the next batch for a destination. Returns after the claim is committed. Raises LedgerUnavailable."""
         return await self.writer.claim(destination.name, limits, lease)
 
-    async def deliver(self, destination: Destination, claimed: Claimed, lease: float) -> list[Settlement]:
-        """Attempt a claimed batch. Never raises for what a destination does: whatever happens is an outcome."""
+    async def deliver(
+        self, destination: Destination, claimed: Claimed, lease: float, under_way: Set[str] = frozenset()
+    ) -> list[Settlement]:
+        """Attempt a claimed batch. Never raises for what a destination does: whatever happens is an outcome.
+
+        Deliveries that are still `under_way` here, from before their lease lapsed, are put off.
+        """
         send_by.set(min(owed.lease_until for owed in claimed.owed) - lease / 2)
-        results = await self._attempt(destination, claimed)
+        going = replace(claimed, owed=tuple(owed for owed in claimed.owed if owed.delivery not in under_way))
+        sent = iter(await self._attempt(destination, going) if going.owed else ())
+        results = [EARLIER if owed.delivery in under_way else next(sent) for owed in claimed.owed]
         return [self._settlement(claimed, i, result) for i, result in enumerate(results)]
 
     async def _attempt(self, destination: Destination, claimed: Claimed) -> Sequence[Result]:
@@ -90,6 +112,8 @@ class Pipeline:
             return await destination.upsert(owed, intend)
         if claimed.kind is Kind.EMAIL:
             return [await self._send(destination, mail.subject) for mail in owed]
+        if claimed.kind is Kind.ERASURE:
+            return [await self._forget(destination, erasure.subject) for erasure in owed]
         return [await destination.log(chat, intend) for chat in owed]
 
     async def _send(self, mailer: Destination, email: Email) -> Receipt:
@@ -105,6 +129,16 @@ class Pipeline:
         except Exception as error:
             log.exception("a mailer failed unexpectedly", mailer=mailer.vendor)
             raise AnswerLost(f"unexpected {type(error).__name__}; nobody knows whether it went out") from error
+
+    async def _forget(self, destination: Destination, erasure: Erasure) -> Receipt:
+        """Have one record deleted. Who may write but not delete is refused this, and goes on with all the rest."""
+        try:
+            await destination.forget(erasure.remote_id)
+        except Unauthorized as error:
+            if error.status != FORBIDDEN:
+                raise
+            raise Refused(f"it may not be deleted with this token: {error.reason}", status=error.status) from error
+        return Receipt(erasure.remote_id, ours=True)
 
     def _settlement(self, claimed: Claimed, i: int, result: Result) -> Settlement:
         owed = claimed.owed[i]

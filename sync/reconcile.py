@@ -85,6 +85,9 @@ def _read(sources: Mapping[str, Source], page: Sequence[Stored]) -> tuple[list[E
     read, left = [], []
     for was in page:
         source = sources.get(was.source)
+        if was.is_gone:
+            left.append("what it said is not kept any more")
+            continue
         if source is None:
             left.append(f"SYNC_SOURCES does not name {was.source}")
             continue

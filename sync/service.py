@@ -3,20 +3,23 @@
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, suppress
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
 from pydantic import SecretStr
 
-from sync.alarms import disk_alarms, review, tell
+from sync.alarms import Postbox, disk_alarms, review, tell, tell_by_mail
 from sync.destinations.base import Destination
 from sync.errors import LedgerError, SettingsError
 from sync.followup import FollowupSettings
 from sync.http import Client
+from sync.ledger.pruning import Limits
 from sync.ledger.writer import Writer
 from sync.logs import escaped
+from sync.retention import RetentionSettings, tend
 from sync.sandbox.app import build as build_sandbox
 from sync.sandbox.store import Store
 from sync.settings import Settings, is_loopback, load
@@ -40,6 +43,7 @@ from sync.wiring import (
     ledger_folder,
     mailer,
     open_ledger,
+    postbox,
     sources,
 )
 
@@ -130,16 +134,31 @@ async def dispatch_once(settings: Settings) -> int:
     """Serve the lanes until nothing is due now; returns how many attempts were made. Raises LedgerInUse."""
     async with AsyncExitStack() as stack:
         service = await _start(stack, settings, dispatch=True)
-        sandbox = _sandbox(stack, settings)
+        await stack.enter_async_context(sandbox_beside(settings))
+        return await service.dispatcher.drain()
+
+
+@asynccontextmanager
+async def sandbox_beside(settings: Settings) -> AsyncIterator[None]:
+    """The embedded sandbox, for a command: where it is needed, and nobody serves it already."""
+    async with AsyncExitStack() as stack:
+        sandbox = None if _is_served(load(SandboxSettings).port) else _sandbox(stack, settings)
         if sandbox is None:
-            return await service.dispatcher.drain()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(sandbox.run())
+            yield
+            return
+        running = asyncio.create_task(sandbox.run())
+        try:
             await sandbox.started()
             await _furnish(sandbox.url)
-            attempts = await service.dispatcher.drain()
+            yield
+        finally:
             sandbox.stop()
-        return attempts
+            await running
+
+
+def _is_served(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _feedback(stack: AsyncExitStack, service: Service, settings: Settings) -> dict[str, Feedback]:
@@ -178,7 +197,7 @@ async def _start(stack: AsyncExitStack, settings: Settings, *, dispatch: bool) -
 
 
 def _sandbox(stack: AsyncExitStack, settings: Settings) -> Server | None:
-    if SANDBOX not in settings.destinations:
+    if SANDBOX not in (*settings.destinations, settings.mailer):
         return None
     given = load(SandboxSettings)
     if not given.embedded:
@@ -203,7 +222,7 @@ async def _furnish(url: str, token: str | None = None) -> None:
 def _work(
     service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None, *, dispatch: bool
 ) -> list[Coroutine[object, object, None]]:
-    keeping = _housekeeping(service, settings, webhooks, folder)
+    keeping = _housekeeping(service, settings, webhooks, folder, load(RetentionSettings).limits)
     return [keeping, *_lanes(service, settings)] if dispatch else [keeping]
 
 
@@ -224,14 +243,18 @@ async def _listen(service: Service, settings: Settings) -> None:
         await asyncio.sleep(HOUSEKEEPING)
 
 
-async def _housekeeping(service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None) -> None:
-    """Count what was refused, look after the alarms."""
+async def _housekeeping(
+    service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None, limits: Limits
+) -> None:
+    """Count what was refused, look after the alarms, prune."""
     url = settings.alarm_url.get_secret_value() if settings.alarm_url is not None else None
     client = Client(url, timeout=10, connections=1) if url is not None else None
+    box = postbox(settings)
     try:
         while True:
             try:
-                await _round(service, settings, webhooks, folder, client)
+                await _round(service, settings, webhooks, folder, client, box)
+                await tend(service.writer, limits)
             except LedgerError as error:
                 log.error("housekeeping has to wait", reason=str(error))
             except Exception:
@@ -241,21 +264,31 @@ async def _housekeeping(service: Service, settings: Settings, webhooks: Webhooks
     finally:
         if client is not None:
             await client.aclose()
+        if box is not None:
+            await box.mailer.client.aclose()
 
 
 async def _round(
-    service: Service, settings: Settings, webhooks: Webhooks, folder: Path | None, client: Client | None
+    service: Service,
+    settings: Settings,
+    webhooks: Webhooks,
+    folder: Path | None,
+    client: Client | None,
+    box: Postbox | None,
 ) -> None:
     disk = disk_alarms(folder, settings.disk_reserve) if folder is not None else {}
+    expected = {name: rule for name, source in service.sources.items() if (rule := source.expectation) is not None}
     await _count_rejected(service, webhooks)
-    news = await service.writer.do(lambda ledger: review(ledger, disk))
+    news = await service.writer.do(lambda ledger: review(ledger, disk, expected))
     if client is not None:
         await tell(client, service.writer, news)
+    if box is not None:
+        await tell_by_mail(box, service.writer)
 
 
 async def _count_rejected(service: Service, webhooks: Webhooks) -> None:
-    """Move the counts of refused requests into the ledger, where `status` shows them."""
-    counted = dict(webhooks.rejected - webhooks.counted)
+    """Move the counts of refused requests into the ledger, where `status` shows them, and those of authentic ones."""
+    counted = dict(webhooks.rejected + webhooks.heard - webhooks.counted)
     if not counted:
         return
     webhooks.counted.update(counted)  # before it is: who is cut off while waiting cannot tell, and must not count twice

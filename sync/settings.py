@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as UnparsableSetting
 
@@ -118,6 +118,8 @@ class Settings(FromEnvironment):
     secret_key: SecretStr | None = None
     retry_for: float = Field(3 * 86400.0, gt=0)
     alarm_url: SecretStr | None = None
+    heartbeat_url: SecretStr | None = None
+    alarm_email: str | None = None
     body_limit: int = Field(1 << 20, ge=1024)
     body_timeout: float = Field(10.0, gt=0)
     disk_reserve: int = Field(200 << 20, ge=0)
@@ -141,11 +143,25 @@ class Settings(FromEnvironment):
             check_address(value)
         return value
 
-    @field_validator("alarm_url")
+    @field_validator("alarm_url", "heartbeat_url")
     @classmethod
     def _is_safe_to_call(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             check_address(value.get_secret_value())
+        return value
+
+    @field_validator("alarm_email")
+    @classmethod
+    def _can_be_mailed_to(cls, value: str | None, given: ValidationInfo) -> str | None:
+        from email_validator import EmailNotValidError, validate_email
+
+        if value is not None:
+            try:
+                validate_email(value, check_deliverability=False, test_environment=True)
+            except EmailNotValidError:
+                raise ValueError("is not an email address such as ada@example.com") from None
+            if given.data.get("mailer") is None:
+                raise ValueError("needs SYNC_MAILER: somebody has to send the mail")
         return value
 
     @field_validator("secret_key")

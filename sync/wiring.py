@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from sync.addresses import Addresses
+from sync.alarms import Postbox
 from sync.destinations.base import Destination
 from sync.destinations.hubspot import HubSpot, HubSpotSettings
 from sync.destinations.mail.base import Mailer
@@ -29,12 +30,14 @@ from sync.http import Client, Transport
 from sync.ids import new_id
 from sync.ledger import Ledger
 from sync.ledger.engine import Engine
+from sync.ledger.erasing import Erasures
 from sync.ledger.mailing import Mailing
 from sync.ledger.sqlite import SqliteEngine
 from sync.ledger.writer import Writer
 from sync.letter import Letter
 from sync.models import MAIL, Chat, Contact, Email, Kind
 from sync.pipeline import Pipeline
+from sync.retention import RetentionSettings
 from sync.secret import digest, key_beside
 from sync.settings import FromEnvironment, Settings, load, unknown_names
 from sync.sources.acquire import Acquire, AcquireSettings
@@ -80,7 +83,13 @@ def settings_of(destination: str) -> type[FromEnvironment]:
 
 def check_names() -> None:
     """Refuse a `.env` that names what is no setting: a typo would leave something unset. Raises SettingsError."""
-    groups: list[type[FromEnvironment]] = [Settings, AcquireSettings, SandboxSettings, FollowupSettings]
+    groups: list[type[FromEnvironment]] = [
+        Settings,
+        AcquireSettings,
+        SandboxSettings,
+        FollowupSettings,
+        RetentionSettings,
+    ]
     groups += [vendor.Settings for vendor in (*VENDORS, *MAILERS)]
     for name, meant in unknown_names(groups).items():
         hint = f"; did you mean {meant}?" if meant is not None else ""
@@ -138,6 +147,11 @@ def _own_address(settings: Settings) -> str:
     return f"http://127.0.0.1:{settings.port}"
 
 
+def erasures(settings: Settings) -> Erasures:
+    """Whom we were asked to forget."""
+    return Erasures(digest(secret_key(settings)))
+
+
 def addresses(settings: Settings) -> Addresses:
     """The keyed hashes of addresses."""
     return Addresses(digest(secret_key(settings)))
@@ -147,6 +161,14 @@ def mailer(settings: Settings, *, clock: Clock = time.time, transport: Transport
     """The configured mailer, or None. Raises SettingsError."""
     chosen = mailer_class(settings)
     return None if chosen is None else chosen.connect(load(chosen.Settings), clock=clock, transport=transport)
+
+
+def postbox(settings: Settings, *, clock: Clock = time.time, transport: Transport | None = None) -> Postbox | None:
+    """Where alarms go by mail, or None where SYNC_ALARM_EMAIL is not set. Raises SettingsError."""
+    sends = mailer(settings, clock=clock, transport=transport) if settings.alarm_email is not None else None
+    if sends is None or settings.alarm_email is None:
+        return None
+    return Postbox(sends, settings.alarm_email, letter_of(load(FollowupSettings), settings).sender)
 
 
 def vendor_of(destination: str) -> type[Destination]:
@@ -207,7 +229,7 @@ def open_ledger(settings: Settings, *, clock: Clock = time.time) -> Ledger:
     """The ledger, brought up to date. Raises LedgerError, SettingsError."""
     engine = open_engine(settings, clock)
     engine.migrate()
-    return Ledger(engine, takers(settings), new_id=new_id, mailing=mailing(settings))
+    return Ledger(engine, takers(settings), new_id=new_id, mailing=mailing(settings), erasures=erasures(settings))
 
 
 def secret_key(settings: Settings) -> bytes:
@@ -289,6 +311,21 @@ def build(
     dispatcher = Dispatcher([Lane(pipeline, destination) for destination in served])
     writer.on_commit = dispatcher.wake
     return Service(settings, ledger, writer, pipeline, dispatcher, sources(settings))
+
+
+def paced(destination: Destination, ledger: Ledger, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    """Let every call of a command wait for its place in the limit that it shares with the running service."""
+    pace = destination.pace(destination.settings)
+    if pace is None:
+        return
+
+    async def gate() -> None:
+        with ledger.transaction():
+            wait = ledger.take_pace(destination.name, pace.interval, pace.burst)
+        if wait > 0:
+            await sleep(wait)
+
+    destination.client.gate = gate
 
 
 def _pace(destination: Destination, writer: Writer, sleep: Callable[[float], Awaitable[None]]) -> None:

@@ -38,4 +38,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=40, help="How many random days are played.")
     parser.addoption("--first-seed", type=int, default=1, help="The first of them.")
     parser.addoption("--fuzz", type=int, default=800, help="How many hostile webhooks are made.")
+    parser.addoption("--contacts", type=int, default=1000, help="How many contacts are put into a CRM and verified.")
     parser.addoption("--fuzz-seed", type=int, default=1, help="What they are made from: the same again with the same.")

@@ -132,15 +132,20 @@ class Stage:
 
 
 class Listener:
-    """Somebody's URL: hears JSON, answers 200."""
+    """Somebody's URL: hears JSON or a mere call, answers 200."""
 
     def __init__(self) -> None:
         self.bodies: list[Any] = []
+        self.calls = 0
         listener = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 listener.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                listener.calls += 1
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

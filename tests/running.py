@@ -22,7 +22,7 @@ from sync.web.app import Health
 from sync.web.app import build as build_app
 from sync.web.unsubscribe import Unsubscribe
 from sync.web.webhooks import Webhooks
-from sync.wiring import SandboxSettings, Service, addresses, build, connect, mailer, mailing, takers
+from sync.wiring import SandboxSettings, Service, addresses, build, connect, erasures, mailer, mailing, takers
 from tests.databases import OnTestClock
 from tests.people import Clock
 
@@ -101,7 +101,7 @@ async def running(
         SqliteEngine(folder / "ledger.sqlite3", clock=clock) if database is None else OnTestClock(database, clock)
     )
     engine.migrate()
-    ledger = Ledger(engine, takers(given), new_id=new_id, mailing=mailing(given))
+    ledger = Ledger(engine, takers(given), new_id=new_id, mailing=mailing(given), erasures=erasures(given))
     with ledger.transaction():
         ledger.set_up_mail()
     sends = mailer(given, clock=clock, transport=crm)

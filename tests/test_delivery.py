@@ -371,3 +371,40 @@ async def test_a_start_asks_at_once_where_a_person_had_to_act(on_file: Running) 
     await on_file.drain()
 
     assert len(on_file.crm.contacts) == 1
+
+
+async def test_what_outlived_its_lease_here_is_not_sent_a_second_time_beside_itself(service: Running) -> None:
+    """A machine that stood still for longer than a lease: the request that was about to leave, leaves late."""
+    await service.post(start())
+    await service.drain()
+    await service.post(close(172))
+    (lane,) = service.service.dispatcher.lanes
+    goes_on, began = asyncio.Event(), asyncio.Event()
+    call = service.destination.client.call
+
+    async def slow(method: str, path: str, **said: Any) -> Any:
+        if path.endswith("/notes") and not began.is_set():
+            began.set()
+            service.clock.now += lane.lease + 1
+            await goes_on.wait()
+            service.clock.now -= lane.lease + 1
+            answer = await call(method, path, **said)
+            service.clock.now += lane.lease + 1
+            return answer
+        return await call(method, path, **said)
+
+    service.destination.client.call = slow  # type: ignore[method-assign]
+    first = asyncio.create_task(lane.drain())
+    await began.wait()
+    second = asyncio.create_task(lane.drain())
+    for _ in range(1000):
+        if any("still under way" in (row["error"] or "") for row in deliveries(service.ledger)):
+            break
+        await asyncio.sleep(0.01)
+    goes_on.set()
+    await asyncio.gather(first, second)
+    service.clock.now += HOUR
+    await service.drain()
+
+    assert len(service.crm.state.store.notes) == 1
+    assert states(service.ledger) == {("contact", "delivered"): 1, ("chat", "delivered"): 1}

@@ -7,16 +7,22 @@ import pytest
 
 from sync.cli import COMMANDS, SUMMARIES
 from sync.destinations.base import Destination
+from sync.destinations.mail.base import Mailer
+from sync.followup import FollowupSettings
+from sync.letter import VARIABLES
+from sync.retention import RetentionSettings
 from sync.settings import FromEnvironment, Settings, variable_of
 from sync.sources.acquire import AcquireSettings
-from sync.wiring import VENDORS, SandboxSettings
+from sync.wiring import MAILERS, VENDORS, SandboxSettings
 
 ROOT = Path(__file__).parent.parent
 GROUPS: list[type[FromEnvironment]] = [
     Settings,
     AcquireSettings,
     SandboxSettings,
-    *(vendor.Settings for vendor in VENDORS),
+    FollowupSettings,
+    RetentionSettings,
+    *(vendor.Settings for vendor in (*VENDORS, *MAILERS)),
 ]
 
 
@@ -84,7 +90,8 @@ def test_every_variable_that_a_document_names_exists() -> None:
         name
         for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
         for name in re.findall(
-            r"\b((?:SYNC|ACQUIRE|HUBSPOT|WEBHOOK|SANDBOX)_[A-Z0-9_]*[A-Z0-9])\b", document.read_text()
+            r"\b((?:SYNC|ACQUIRE|HUBSPOT|WEBHOOK|SANDBOX|FOLLOWUP|SMTP|RESEND|BREVO|POSTMARK)_[A-Z0-9_]*[A-Z0-9])\b",
+            document.read_text(),
         )
     }
 
@@ -104,3 +111,28 @@ def test_every_file_that_a_document_links_to_exists(document: str) -> None:
 @pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.vendor)
 def test_every_destination_stands_in_the_readme(vendor: type[Destination]) -> None:
     assert f"`{vendor.vendor}`" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("mailer", MAILERS, ids=lambda mailer: mailer.vendor)
+def test_every_mailer_stands_in_the_readme_and_in_the_example(mailer: type[Mailer]) -> None:
+    assert f"| `{mailer.vendor}` |" in (ROOT / "README.md").read_text()
+    assert mailer.vendor in (ROOT / ".env.example").read_text().split("SYNC_MAILER=")[0]
+
+
+def test_every_variable_of_the_templates_stands_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+
+    assert [name for name, words in VARIABLES.items() if f"| `{name}` | {words} |" not in readme] == []
+
+
+def test_each_mailer_says_for_how_long_it_may_be_asked_again() -> None:
+    """What the README says of a lost answer is what the adapters promise."""
+    rows = {m.vendor: re.search(rf"\| `{m.vendor}` \|.*\|(.*)\|", (ROOT / "README.md").read_text()) for m in MAILERS}
+    said = {vendor: row[1] if row else "" for vendor, row in rows.items()}
+    spans = {"hours": 3600.0, "minutes": 60.0}
+    promised = {
+        vendor: float(found[1]) * spans[found[2]] if (found := re.search(r"for (\d+) (hours|minutes)", text)) else 0.0
+        for vendor, text in said.items()
+    }
+
+    assert promised == {m.vendor: m.repeatable_for for m in MAILERS}

@@ -96,6 +96,22 @@ def test_every_webhook_can_be_read_without_a_flag() -> None:
     assert {e.type for e in events} == set(EventType) - {EventType.OTHER}
 
 
+def test_the_last_chat_is_over_just_now() -> None:
+    for chats in (1, 2, 60):
+        told = a_simulation(chats=chats)
+
+        assert told[-1].ended_at == NOW
+        assert all(w.at <= NOW for w in told[-1].webhooks if not w.is_copy)
+        assert [c.webhooks[0].at for c in told] == sorted(c.webhooks[0].at for c in told)
+
+
+def test_all_chats_can_be_of_one_person() -> None:
+    told = list(conversations(7, chats=9, now=NOW, email="ada@example.com"))
+
+    assert {(c.person.email, c.person.id) for c in told} == {("ada@example.com", told[0].person.id)}
+    assert len({c.chat for c in told}) == 9
+
+
 def test_both_families_are_told() -> None:
     assert {c.chat.partition(":")[0] for c in a_simulation()} == {"v1", "v2"}
 

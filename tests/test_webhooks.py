@@ -364,7 +364,8 @@ async def test_every_name_of_this_machine_is_direct(service: Running, host: str)
 async def test_health_and_readiness(service: Running) -> None:
     healthy, ready = await service.client.get("/healthz"), await service.client.get("/readyz")
 
-    assert (healthy.status_code, ready.status_code, ready.json()) == (200, 200, {"status": "ready", "findings": []})
+    assert (healthy.status_code, ready.status_code) == (200, 200)
+    assert ready.json() == {"status": "ready", "findings": [], "warnings": []}
 
 
 async def test_a_disk_that_is_nearly_full_is_not_ready(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ Exit codes: 0 fine, 1 needs attention, 2 settings or usage, 3 failed.
 
 import importlib
 import sys
+from keyword import iskeyword
 from typing import Any
 
 import click
 
-from sync.errors import NotFound, SettingsError, SyncError
+from sync.errors import LetterError, NotFound, SettingsError, SyncError
 
 COMMANDS = {
     "serve": "sync.cli.serving",
@@ -23,7 +24,16 @@ COMMANDS = {
     "duplicates": "sync.cli.looking",
     "replay": "sync.cli.acting",
     "owe": "sync.cli.acting",
+    "import": "sync.cli.importing",
+    "followup": "sync.cli.followups",
+    "suppress": "sync.cli.followups",
+    "unsuppress": "sync.cli.followups",
+    "suppressions": "sync.cli.followups",
+    "forget": "sync.cli.forgetting",
+    "export": "sync.cli.forgetting",
+    "prune": "sync.cli.forgetting",
     "doctor": "sync.cli.doctoring",
+    "resync": "sync.cli.resync",
     "ledger": "sync.cli.ledgers",
 }
 """Which module holds which command: each is imported only when it is used, so that `--help` is quick."""
@@ -40,7 +50,16 @@ SUMMARIES = {
     "duplicates": "Who may be one person, who was joined; take joins apart.",
     "replay": "Apply once more what is stored: dead deliveries, events.",
     "owe": "Promise everybody to a new destination.",
+    "import": "Take in the people whom a CRM has already, from its export.",
+    "followup": "See a follow-up email before it goes, try the mailer, settle what is unknown.",
+    "suppress": "Send no more follow-ups to an address.",
+    "unsuppress": "Send follow-ups to an address again.",
+    "suppressions": "How many addresses get none, and why; look one up.",
+    "forget": "Erase a person here and in every destination.",
+    "export": "Everything about a person, as JSON.",
+    "prune": "Prune what is older than it has to be kept.",
     "doctor": "Check settings, ledger, disk, clock, destinations.",
+    "resync": "Pull, repair, verify, drain: made for cron.",
     "ledger": "Check, back up, move and upgrade the ledger itself.",
 }
 
@@ -56,7 +75,8 @@ class Commands(click.Group):
         """Import one command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name  # import
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,7 +88,7 @@ class Commands(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except (SettingsError, NotFound) as error:
+        except (SettingsError, LetterError, NotFound) as error:
             _fail(error, 2)
         except SyncError as error:
             _fail(error, 3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sync.cli.words import counted, faint, pairs, plain, span, strong, table, when
+from sync.cli.words import called, counted, faint, pairs, plain, span, strong, table, when
 
 Found = Mapping[str, Any]
 
@@ -15,8 +15,10 @@ LONGEST = 24
 """Lines of a payload or a transcript that are shown; `--json` has them all."""
 
 WIDTH = 70
-COLOURS = {"delivered": "green", "applied": "green", "pending": "yellow", "dead": "red", "unknown": "red"} | {
-    "unreadable": "red"
+COLOURS = {"delivered": "green", "sent": "green", "applied": "green", "pending": "yellow"} | {
+    "dead": "red",
+    "unknown": "red",
+    "unreadable": "red",
 }
 
 
@@ -80,10 +82,16 @@ def _chats(chats: list[Found], now: float) -> Iterator[str]:
         yield ""
         yield strong(counted(len(chats), "chat"))
         rows = [
-            [plain(chat["chat"], 24), f"started {when(chat['started_at'], now)}", _course(chat), chat["id"]]
+            [
+                plain(chat["chat"], 24),
+                f"started {when(chat['started_at'], now)}",
+                _course(chat),
+                _mailed(chat["followup"], now),
+                chat["id"],
+            ]
             for chat in chats[-LONGEST:]
         ]
-        yield from table(["", "", "", ""], rows)[1:]
+        yield from table(["", "", "", "", ""], rows)[1:]
         if len(chats) > LONGEST:
             yield faint(f"  and {len(chats) - LONGEST:,} older: --json has them all")
 
@@ -93,6 +101,49 @@ def _course(chat: Found) -> str:
     facts += [f"with {plain(chat['agent'], 20)}"] if chat["agent"] else []
     facts += [counted(chat["messages"], "message")] if chat["messages"] else []
     return ", ".join(facts)
+
+
+def _mailed(mail: Found, now: float) -> str:
+    """What became of a chat's follow-up, in two or three words."""
+    match mail["state"]:
+        case "delivered":
+            return "mail sent"
+        case "pending":
+            return "mail is being sent" if mail["in_flight"] else f"mail {when(mail['due_at'], now)}"
+        case "unknown" | "dead":
+            return f"mail {_state(mail['state'])}"
+        case _:
+            return faint("no mail")
+
+
+def followed_up(mail: Found, now: float) -> str:
+    """What became of a chat's follow-up, in a line."""
+    by = f"{when(mail['begun_at'], now)} by {mail['mailer']}" if mail["begun_at"] else ""
+    because = f": {plain(mail['reason'], WIDTH)}" if mail["reason"] else ""
+    match mail["state"]:
+        case "delivered":
+            return f"{_state('sent')} {by}{because}"
+        case "pending" if mail["in_flight"]:
+            return f"is being sent, begun {by}"
+        case "pending":
+            return f"due {when(mail['due_at'], now)}{because}"
+        case "unknown":
+            return f"{_state('unknown')}, begun {by}{because}"
+        case "dead":
+            return f"{_state('dead')}{because}"
+        case _:
+            return f"no follow-up{because}"
+
+
+def _resolving(chat: str) -> Iterator[str]:
+    """What to type about a mail that is unknown."""
+    yield ""
+    yield from pairs(
+        [
+            ("if it went out", f"crm-sync followup resolve {chat} --sent"),
+            ("if it did not", f"crm-sync followup resolve {chat} --send-again"),
+        ]
+    )
 
 
 def _deliveries(deliveries: list[Found], now: float) -> Iterator[str]:
@@ -106,6 +157,9 @@ def _deliveries(deliveries: list[Found], now: float) -> Iterator[str]:
 def _fate(one: Found, now: float) -> str:
     """What became of a delivery, in words."""
     match one["state"]:
+        case "delivered" if one["what"] == "email":
+            named = f" as {plain(one['remote_id'], 40)}" if one["remote_id"] else ""
+            return f"{when(one['settled_at'], now)}{named}"
         case "delivered":
             made = "made by us" if one["ours"] else "was there before"
             return f"{when(one['settled_at'], now)} as {plain(one['remote_id'], 24)}, {made}"
@@ -148,8 +202,11 @@ def _chat(found: Found, now: float) -> Iterator[str]:
             ("agent", plain(found["agent"] or "", 40)),
             ("started", when(found["started_at"], now) + waited),
             ("closed", when(found["closed_at"], now) + lasted if found["closed_at"] else "not yet"),
+            ("mail", followed_up(found["followup"], now)),
         ]
     )
+    if found["followup"]["state"] == "unknown":
+        yield from _resolving(called(found))
     said = {name.removeprefix("attributes."): value for name, value in found["said"].items() if "chat." not in name}
     if said:
         yield ""
@@ -212,7 +269,7 @@ def _event(found: Found, now: float) -> Iterator[str]:
         yield f"  {faint('after an update, or once the cause is gone')}  crm-sync replay --event {found['id']}"
     yield ""
     yield strong("what came")
-    lines = _payload(found["payload"])
+    lines = ["what it said is not kept any more"] if found["is_pruned"] else _payload(found["payload"])
     yield from (f"  {plain_indented(line)}" for line in lines[:LONGEST])
     if len(lines) > LONGEST:
         yield faint(f"  and {len(lines) - LONGEST:,} more lines: --json has them all")
@@ -242,21 +299,27 @@ def _payload(payload: str) -> list[str]:
 
 def _delivery(found: Found, now: float) -> Iterator[str]:
     yield _title("delivery", found)
-    receipt = f"{plain(found['remote_id'], 40)}, {'made by us' if found['ours'] else 'was there before'}"
+    is_mail = found["what"] == "email"
+    made = "" if is_mail else ", made by us" if found["ours"] else ", was there before"
+    receipt = f"{plain(found['remote_id'], 40)}{made}"
+    versions = f"{found['wanted']} is wanted, {found['done'] or 'none'} was settled so far"
     paused = when(found["paused_until"], now) if found["paused_until"] else ""
     yield from pairs(
         [
-            ("what", f"{found['what']} {found['subject']} to {found['destination']}"),
+            ("what", f"{'follow-up of' if is_mail else found['what']} {found['subject']} to {found['destination']}"),
             ("state", _state(found["state"]) + (f": {plain(found['reason'], WIDTH)}" if found["reason"] else "")),
             ("next try", _prospect({**found, "reason": None}, now) if found["state"] == "pending" else ""),
             ("paused", f"{found['destination']} is tried again {paused}: {found['pause_reason']}" if paused else ""),
-            ("version", f"{found['wanted']} is wanted, {found['done'] or 'none'} was settled so far"),
+            ("version", "" if is_mail else versions),
+            ("begun", f"{when(found['begun_at'], now)} by {found['mailer']}" if is_mail and found["begun_at"] else ""),
             ("receipt", receipt if found["remote_id"] else ""),
             ("owed", when(found["owed_at"], now) + (", by a replay" if found["replayed"] else "")),
             ("settled", when(found["settled_at"], now) if found["settled_at"] else ""),
             ("attempts", f"{found['attempts']} failed since it was owed" if found["attempts"] else ""),
         ]
     )
+    if is_mail and found["state"] == "unknown":
+        yield from _resolving(found["subject"])
     if found["state"] == "dead":
         yield ""
         yield f"  {faint('once the cause is gone')}  crm-sync replay --dead {found['destination']}"

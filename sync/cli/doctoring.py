@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from sync.cli.words import counted, faint, plain, say, say_json, strong
-from sync.errors import LedgerError, SettingsError
+from sync.errors import LedgerError, LetterError, SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sync.doctor import Finding
+    from sync.ledger import Ledger
     from sync.settings import Settings
+    from sync.sources.base import Source
 
 T = TypeVar("T")
 
@@ -74,11 +76,16 @@ def _findings(*, fix: bool) -> Iterator["Finding"]:
     configure(settings.log_format, "error")
     yield checks.ok("settings", f"sources: {', '.join(settings.sources)}; destinations: {_names(settings)}")
     yield from _sources(settings)
-    yield from _ledger(settings, fix=fix)
+    mails = list(_mails(settings))
+    can_mail = all(finding.level != "fail" for finding in mails)
+    yield from _ledger(settings if can_mail else settings.model_copy(update={"mailer": None}), fix=fix)
     for name in settings.destinations:
         yield from _destination(name, fix=fix)
     if not settings.destinations:
         yield checks.warn("destinations", "there is none: nothing is delivered", "name one in SYNC_DESTINATIONS")
+    yield from mails
+    if settings.mailer is not None and can_mail:
+        yield from _mailer(settings)
 
 
 def _names(settings: "Settings") -> str:
@@ -88,23 +95,28 @@ def _names(settings: "Settings") -> str:
 def _tried(work: Callable[[], T]) -> tuple[T | None, str]:
     try:
         return work(), ""
-    except (SettingsError, LedgerError) as error:
+    except (SettingsError, LedgerError, LetterError) as error:
         return None, str(error)
 
 
 def _sources(settings: "Settings") -> Iterator["Finding"]:
-    """The sources' settings; read with a key of no meaning, for a doctor makes no key."""
-    from pydantic import SecretStr
-
     from sync import doctor as checks
-    from sync.wiring import sources
 
-    keyed = settings.model_copy(update={"secret_key": settings.secret_key or SecretStr("0" * 32)})
-    found, problem = _tried(lambda: sources(keyed))
+    found, problem = _found_sources(settings)
     if found is None:
         yield checks.fail("sources", problem, "correct the variables that are named")
     else:
         yield from checks.exposure(settings, is_guarded=all(source.is_guarded for source in found.values()))
+
+
+def _found_sources(settings: "Settings") -> "tuple[dict[str, Source] | None, str]":
+    """The sources, with a key of no meaning: a doctor makes no key."""
+    from pydantic import SecretStr
+
+    from sync.wiring import sources
+
+    keyed = settings.model_copy(update={"secret_key": settings.secret_key or SecretStr("0" * 32)})
+    return _tried(lambda: sources(keyed))
 
 
 def _ledger(settings: "Settings", *, fix: bool) -> Iterator["Finding"]:
@@ -126,7 +138,82 @@ def _ledger(settings: "Settings", *, fix: bool) -> Iterator["Finding"]:
             yield checks.fail("ledger", problem, "correct what it says; the ledger itself was not changed")
             return
         yield from checks.ledger(opened)
+        yield from _silence(settings, opened)
         opened.engine.close()
+
+
+def _silence(settings: "Settings", opened: "Ledger") -> Iterator["Finding"]:
+    """Whether anybody would be told of a source that has gone silent."""
+    from sync import doctor as checks
+
+    found, _ = _found_sources(settings)
+    for name, source in (found or {}).items():
+        yield from checks.silence(opened, name, source.expectation, source.wall)
+
+
+def _mails(settings: "Settings") -> Iterator["Finding"]:
+    """What follow-ups are made of: the rules, the sender, the templates, the address of the links."""
+    from sync import doctor as checks
+    from sync.followup import FollowupSettings
+    from sync.models import MAIL
+    from sync.settings import load
+    from sync.wiring import SANDBOX, letter_of, mailer
+
+    if settings.mailer is None:
+        yield checks.ok(MAIL, "no follow-up emails: SYNC_MAILER is not set")
+        return
+    _, problem = _tried(lambda: mailer(settings))
+    rules, unruly = _tried(lambda: load(FollowupSettings))
+    if problem or rules is None:
+        yield checks.fail(MAIL, "; ".join(filter(None, (problem, unruly))), "correct the variables that are named")
+        return
+    letter, problem = _tried(lambda: letter_of(rules, settings))
+    _, broken = _tried(lambda: None if letter is None else letter.rehearse())
+    if letter is None or broken:
+        yield checks.fail(MAIL, problem or broken, "correct what it names")
+    else:
+        yield checks.followups(rules, mailer=settings.mailer, sender=letter.sender, templates=rules.templates)
+    if settings.public_url is None and settings.mailer != SANDBOX:
+        yield checks.fail(
+            MAIL,
+            "SYNC_PUBLIC_URL is not set: the unsubscribe links would lead nowhere",
+            "set it to the https address under which this server is reached from outside",
+        )
+    else:
+        yield checks.links(settings.public_url, is_rehearsal=settings.mailer == SANDBOX)
+
+
+def _mailer(settings: "Settings") -> list["Finding"]:
+    from sync import doctor as checks
+    from sync.models import MAIL
+    from sync.settings import load, variable_of
+    from sync.wiring import SANDBOX, SandboxSettings, mailer, mailer_class
+
+    chosen = mailer_class(settings)
+    if chosen is None:
+        return []
+    given = load(chosen.Settings)
+    prefix = str(given.model_config.get("env_prefix", ""))
+    address = variable_of(type(given), "base_url" if "base_url" in type(given).model_fields else "host")
+    is_embedded = SANDBOX in settings.destinations and settings.mailer == SANDBOX and load(SandboxSettings).embedded
+
+    async def check() -> list["Finding"]:
+        checked = mailer(settings)
+        if checked is None:
+            return []
+        try:
+            found = await checks.destination(
+                checked, address=address, variables=prefix, fix=False, is_embedded=is_embedded
+            )
+        finally:
+            await checked.client.aclose()
+        heard = checks.bounces(checked, given, settings.public_url)
+        return found if heard is None else [*found, heard]
+
+    found = asyncio.run(check())
+    if settings.mailer == SANDBOX and not is_embedded:
+        return [*found, checks.warn(MAIL, "`crm-sync serve` does not start the sandbox", "run `crm-sync sandbox`")]
+    return found
 
 
 def _disk(file: "Path", settings: "Settings") -> Iterator["Finding"]:

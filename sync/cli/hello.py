@@ -11,6 +11,7 @@ import click
 
 from sync.cli.serving import run
 from sync.errors import DeliveryError, NotFound, SettingsError
+from sync.followup import FollowupSettings
 from sync.http import Client
 from sync.settings import Settings, load
 from sync.simulation.playing import Endpoint
@@ -30,6 +31,8 @@ def hello() -> None:
     settings = load(Settings)
     if tuple(settings.destinations) != (SANDBOX,):
         raise SettingsError("hello works with SYNC_DESTINATIONS=sandbox only: its visitor belongs in no real CRM")
+    if settings.mailer not in (None, SANDBOX):
+        raise SettingsError("hello works with SYNC_MAILER=sandbox, or none: its visitor must get no real mail")
     run(_hello(settings))
 
 
@@ -45,7 +48,7 @@ async def _hello(settings: Settings) -> None:
     finally:
         await service.aclose()
         await crm.aclose()
-    _show(applied, contact, typed=email, sandbox=crm.base_url)
+    _show(applied, contact, typed=email, sandbox=crm.base_url, mails=settings.mailer is not None)
 
 
 async def _send(service: Client, body: bytes) -> dict[str, Any]:
@@ -92,7 +95,7 @@ async def _arrived(crm: Client, email: str) -> dict[str, Any]:
         raise NotFound(f"the sandbox CRM at {crm.base_url} does not answer: {error.reason}") from None
 
 
-def _show(applied: dict[str, Any], contact: dict[str, Any], *, typed: str, sandbox: str) -> None:
+def _show(applied: dict[str, Any], contact: dict[str, Any], *, typed: str, sandbox: str, mails: bool) -> None:
     said = contact["properties"]
     name = " ".join(filter(None, (said.get("firstname"), said.get("lastname"))))
     tick = click.style("✓", fg="green") if sys.stdout.isatty() else "✓"
@@ -105,3 +108,6 @@ def _show(applied: dict[str, Any], contact: dict[str, Any], *, typed: str, sandb
     click.echo(f"Look at it:           {sandbox}/contacts/{contact['id']}")
     click.echo(f"See what was done:    {command} status")
     click.echo(f"Play more chats:      {command} simulate --chats 50")
+    if mails:
+        click.echo(f"Play one to its end:  {command} simulate --chats 1")
+        click.echo(f"                      {load(FollowupSettings).delay:.0f} s after it a mail is at {sandbox}/outbox")

@@ -83,7 +83,7 @@ def show(name: str, as_json: bool) -> None:
     from sync.ledger import reporting
 
     with opened() as (settings, ledger):
-        found = reporting.show(ledger, _as_phone(name.strip(), settings.phone_region))
+        found = reporting.show(ledger, as_phone(name.strip(), settings.phone_region))
         now = ledger.engine.now
     if as_json:
         say_json(found)
@@ -91,7 +91,7 @@ def show(name: str, as_json: bool) -> None:
         say(card(found, now))
 
 
-def _as_phone(name: str, region: str) -> str:
+def as_phone(name: str, region: str) -> str:
     """A phone as the ledger writes it; anything else as it is."""
     if sum(c.isdigit() for c in name) < 5 or set(name) - set("0123456789 +-/()."):
         return name

@@ -1,16 +1,17 @@
 """The one screen of `status`: the verdict in words first, then what needs a person, then the numbers."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
 import click
 
-from sync.cli.words import clock, counted, faint, plain, since_epoch, span, strong, table, when
+from sync.cli.words import called, clock, counted, faint, plain, since_epoch, span, strong, table, when
 from sync.ledger.machine import JOINED
 from sync.ledger.reporting import NOT_CONFIGURED
+from sync.models import MAIL
 
 Status = Mapping[str, Any]
 
@@ -20,8 +21,10 @@ SLOW = 60.0
 RECENT = 3
 REASON = 90
 NARROW = 60
+NARROWER = 68
 WIDTH = 98
 NOUNS = {"contact": "contact", "chat": "chat", "email": "email", "erasure": "erasure"}
+RESOLVE = "crm-sync followup resolve"
 REFUSALS = {
     "401": "wrong or missing signature or token",
     "403": "not called directly, and nothing to check",
@@ -82,9 +85,7 @@ def _in_words(status: Status, todo: list[Todo], waiting: list[str]) -> tuple[str
         return " ".join([*waiting, "Nothing is lost."]), "yellow"
     if not sum(status["events"].values()):
         return "Nothing has come yet.", None
-    if later := _later(status):
-        return f"Everything has arrived. {later} will follow when the conversation is over.", "green"
-    return "Everything has arrived.", "green"
+    return " ".join(["Everything has arrived.", *_later(status)]), "green"
 
 
 def _steps(todo: Todo) -> Iterator[str]:
@@ -96,16 +97,15 @@ def _steps(todo: Todo) -> Iterator[str]:
 def todos(status: Status, now: float) -> Iterator[Todo]:
     """What needs a person, the most urgent first."""
     for alarm in status["alarms"]:
-        if alarm["key"] == "disk":
+        if alarm["key"] in ("disk", "repaired") or alarm["key"].startswith("silence:"):
             yield Todo(alarm["text"])
     for name, there in _served(status):
         if there["needs_person"]:
             yield _refusal(name, there, now)
     for cause in status["dead"]:
         yield _dead(cause)
-    for name, there in _served(status):
-        if unknown := _amount(there, "unknown"):
-            yield Todo(f"{unknown} to {name} may or may not have gone out, and will not be sent again by itself.")
+    if status["unknown"]:
+        yield _unknown(status["unknown"], now)
     if n := status["events"]["unreadable"]:
         newest = status["unreadable"][0]
         yield Todo(
@@ -117,11 +117,30 @@ def todos(status: Status, now: float) -> Iterator[Todo]:
         )
 
 
+def _unknown(mails: Sequence[Mapping[str, Any]], now: float) -> Todo:
+    """Mails whose answer was lost, each with the command for when it was found out what became of it."""
+    n = len(mails)
+    what, they = ("1 email", "it") if n == 1 else (f"{n:,} emails", "they")
+    verb = "is" if n == 1 else "are"
+    steps = [
+        (f"{called(mail)}, {when(mail['begun_at'], now)} by {mail['mailer']}", f"{RESOLVE} {called(mail)} --sent")
+        for mail in mails[:RECENT]
+    ]
+    if n > RECENT:
+        steps.append((f"and {n - RECENT:,} more", "crm-sync followup list"))
+    return Todo(
+        f"Nobody knows whether {what} went out, so {they} {verb} not sent again. "
+        "Look it up at the mailer, then say --sent or --send-again.",
+        tuple(steps),
+    )
+
+
 def _refusal(name: str, there: Mapping[str, Any], now: float) -> Todo:
     waiting = _amount(there, "pending", less=there["later"])
+    last = "for FOLLOWUP_MAX_AGE at most" if name == MAIL else "nothing is lost"
     return Todo(
-        f"{name} takes nothing until you act ({_because(there)})."
-        + (f" {waiting} {_verb(waiting)}; nothing is lost." if waiting else ""),
+        f"{'The mailer' if name == MAIL else name} takes nothing until you act ({_because(there)})."
+        + (f" {waiting} {_verb(waiting)}; {last}." if waiting else ""),
         (
             ("what to do", "crm-sync doctor"),
             ("after that", f"nothing: it is tried again by itself, next at {clock(there['paused_until'], now)}"),
@@ -131,8 +150,9 @@ def _refusal(name: str, there: Mapping[str, Any], now: float) -> Todo:
 
 def _dead(cause: Mapping[str, Any]) -> Todo:
     was = "was" if cause["n"] == 1 else "were"
+    what = "could not be sent" if cause["destination"] == MAIL else f"{was} refused by {cause['destination']}"
     return Todo(
-        f"{counted(cause['n'], cause['kind'])} {was} refused by {cause['destination']}: {_sentence(cause['reason'])}",
+        f"{counted(cause['n'], cause['kind'])} {what}: {_sentence(cause['reason'])}",
         (
             ("look", f"crm-sync show {cause['example']}"),
             ("once the cause is gone", f"crm-sync replay --dead {cause['destination']}"),
@@ -147,6 +167,7 @@ def waits(status: Status, now: float) -> Iterator[str]:
         if not amount or there["needs_person"]:
             continue
         paused, oldest = there["paused_until"], there["oldest_waiting_s"] or 0.0
+        name = "the mailer" if name == MAIL else name
         if paused and (late := now - since_epoch(paused)) < SLOW:
             until = f"until {clock(paused, now)}" if late < 0 else "and about to be tried again"
             yield f"{amount} {_verb(amount)} for {name}, paused {until} ({_because(there)})."
@@ -180,10 +201,12 @@ def _amount(there: Mapping[str, Any], state: str, *, less: Mapping[str, int] | N
     return " and ".join(counted(n, NOUNS[kind]) for kind, n in sorted(counts.items(), reverse=True) if n > 0)
 
 
-def _later(status: Status) -> str:
-    """How many chats are not over yet, in words."""
-    n = max((there["later"].get("chat", 0) for _, there in _served(status)), default=0)
-    return counted(n, "chat") if n else ""
+def _later(status: Status) -> Iterator[str]:
+    """What is not due yet: chats that are not over, mails whose time has not come."""
+    if n := max((there["later"].get("chat", 0) for _, there in _served(status)), default=0):
+        yield f"{counted(n, 'chat')} will follow when the conversation is over."
+    if n := max((there["later"].get("email", 0) for _, there in _served(status)), default=0):
+        yield f"{counted(n, 'email')} will go out when {'its' if n == 1 else 'their'} time has come."
 
 
 COLUMNS = (
@@ -237,9 +260,12 @@ def _notes(status: Status, now: float) -> Iterator[str]:
     if status["redelivered"]:
         said.append(f"{status['redelivered']:,} came twice and changed nothing")
     yield f"  {', '.join(said)}"
-    for cause in [cause for cause in status["ignored"] if cause["reason"] != JOINED][:RECENT]:
+    ignored = [cause for cause in status["ignored"] if cause["reason"] != JOINED]
+    for cause in [cause for cause in ignored if cause["destination"] != MAIL][:RECENT]:
         what = counted(cause["n"], cause["kind"])
         yield f"  {what} ignored at {cause['destination']}: {plain(cause['reason'], NARROW)}"
+    for cause in [cause for cause in ignored if cause["destination"] == MAIL][:RECENT]:
+        yield f"  {counted(cause['n'], 'chat')} without a follow-up: {plain(cause['reason'], NARROWER)}"
     pairs, strays = status["joins"].get("possible", 0), sum(status["strays"].values())
     joined = status["joins"].get("joined", 0)
     if pairs or strays or joined:
@@ -263,7 +289,7 @@ def _failures(status: Status, now: float) -> Iterator[str]:
     found = [
         {**failure, "destination": name}
         for name, there in _served(status)
-        if any(states.get("pending") or states.get("dead") for states in there["deliveries"].values())
+        if any(states.get(state) for states in there["deliveries"].values() for state in ("pending", "dead", "unknown"))
         for failure in there["failures"]
     ]
     if not found:

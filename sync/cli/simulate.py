@@ -29,21 +29,26 @@ SHARE = click.FloatRange(0, 1)
 @click.option(
     "--seed", type=click.IntRange(0), help="Which people and chats; each seed has its own [another each time]."
 )
+@click.option("--email", help="Whose chats they all are [made-up people].")
 @click.option("--url", help="The server [SYNC_HOST and SYNC_PORT of this machine].")
-@click.option("--into-real-crm", is_flag=True, help="Allow it although made-up people would get into a real CRM.")
+@click.option(
+    "--into-real-crm", is_flag=True, help="Allow it although made-up people would get into a real CRM, and mail."
+)
 def simulate(
     chats: int,
     rate: float | None,
     duplicates: float,
     repeat_visitors: float,
     seed: int | None,
+    email: str | None,
     url: str | None,
     into_real_crm: bool,
 ) -> None:
     """Play made-up chats against a running server, as Acquire would send them.
 
-    Everybody lives at example.com. With ACQUIRE_WEBHOOK_SECRET the webhooks are signed, with ACQUIRE_URL_TOKEN they
-    carry the token. The exit code is 3 if any webhook was never acknowledged.
+    Everybody lives at example.com. The last chat is over just now, so that its follow-up becomes due. With
+    ACQUIRE_WEBHOOK_SECRET the webhooks are signed, with ACQUIRE_URL_TOKEN they carry the token. The exit code is 3 if
+    any webhook was never acknowledged.
     """
     settings, acquire = load(Settings), load(AcquireSettings)
     url = url or f"http://127.0.0.1:{settings.port}"
@@ -57,6 +62,7 @@ def simulate(
         duplicates=duplicates,
         repeat_visitors=repeat_visitors,
         zone=zone(acquire.timezone),
+        email=email,
     )
     secret, token = acquire.webhook_secret, acquire.url_token
     endpoint = Endpoint(
@@ -75,11 +81,16 @@ def simulate(
 
 def refuse_real_crms(settings: Settings, url: str) -> None:
     """Refuse unless everything stays on this machine. Raises SettingsError."""
-    from sync.wiring import settings_of
+    from sync.wiring import SANDBOX, settings_of
 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"--url is no http(s) address: {url}")
+    if settings.mailer not in (None, SANDBOX):
+        raise SettingsError(
+            f"SYNC_MAILER is {settings.mailer}, and made-up people would get real mail: "
+            "set SYNC_MAILER=sandbox, or add --into-real-crm if that is what you want"
+        )
     given = [(name, load(settings_of(name))) for name in settings.destinations]
     places = {name: urlsplit(each.base_url).hostname for name, each in given if isinstance(each, DestinationSettings)}
     for name, host in (("the server", parts.hostname), *places.items()):

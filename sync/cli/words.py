@@ -1,7 +1,8 @@
 """How things are said on a terminal: times, counts, tables, text of strangers."""
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -79,6 +80,12 @@ def plain(text: object, limit: int | None = None) -> str:
     """What a stranger wrote, without anything that a terminal would obey, on one line, cut to `limit`."""
     words = "".join(c if c.isprintable() else " " for c in str(text)).strip()
     return words if limit is None or len(words) <= limit else words[: limit - 1] + "…"
+
+
+def called(chat: Mapping[str, Any]) -> str:
+    """What a chat is called in a command: the source's own name where it can be typed as it is, else our id."""
+    name, ours = str(chat["chat"]), str(chat["id"])
+    return name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,39}", name) else ours
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:

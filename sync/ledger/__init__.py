@@ -11,6 +11,7 @@ from typing import Any
 
 from sync.ledger.applying import Applied, apply
 from sync.ledger.engine import Engine
+from sync.ledger.erasing import Erasures
 from sync.ledger.machine import Settlement
 from sync.ledger.mailing import Mailing, set_up
 from sync.ledger.settling import Claimed, claim, settle_all
@@ -22,7 +23,8 @@ __all__ = ["Applied", "Claimed", "Ledger", "Settlement"]
 class Ledger:
     """All that is known, on one database.
 
-    `takers` says which configured destination takes which kinds, `mailing` how follow-ups are sent, if they are.
+    `takers` says which configured destination takes which kinds, `mailing` how follow-ups are sent, if they are;
+    `erasures` keeps out what was said by people who were forgotten.
     """
 
     def __init__(
@@ -32,11 +34,13 @@ class Ledger:
         *,
         new_id: Callable[[str, float], str],
         mailing: Mailing | None = None,
+        erasures: Erasures | None = None,
     ) -> None:
         self.engine = engine
         self.takers = takers
         self.new_id = new_id
         self.mailing = mailing
+        self.erasures = erasures
 
     def transaction(self, *, exclusive: bool = True) -> AbstractContextManager[None]:
         """One write transaction around everything below; one claim may share. Raises LedgerUnavailable."""
@@ -44,7 +48,7 @@ class Ledger:
 
     def apply(self, events: Sequence[Event]) -> list[Applied]:
         """Store events, fold them into contacts and chats, owe what changed. One answer each, in order."""
-        return apply(self.engine, events, self.takers, self.new_id, self.mailing)
+        return apply(self.engine, events, self.takers, self.new_id, self.mailing, self.erasures)
 
     def apply_poison(self, event: Event, error: BaseException) -> Applied:
         """Store an event that cannot be folded as unreadable, with the class of what it raised."""
@@ -57,7 +61,7 @@ class Ledger:
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write down how attempts ended; an attempt whose fence was passed by changes no outcome."""
-        settle_all(self.engine, settlements, self.new_id)
+        settle_all(self.engine, settlements, self.new_id, self.takers)
 
     def intend(self, deliveries: Iterable[str]) -> None:
         """Note that these deliveries are about to create their remote record."""

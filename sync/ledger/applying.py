@@ -12,6 +12,7 @@ from sync.cleaning import email_key
 from sync.identity import Identity, World, fold
 from sync.ids import NewId
 from sync.ledger.engine import Engine
+from sync.ledger.erasing import Erasures
 from sync.ledger.mailing import Mailing, owe_mails
 from sync.ledger.owing import Takers, owe_chats, owe_contacts, write_joins
 from sync.ledger.rows import chat_of, chat_row, contact_of, contact_row, event_row
@@ -27,7 +28,12 @@ class Applied:
 
 
 def apply(
-    engine: Engine, events: Sequence[Event], takers: Takers, new_id: NewId, mailing: Mailing | None = None
+    engine: Engine,
+    events: Sequence[Event],
+    takers: Takers,
+    new_id: NewId,
+    mailing: Mailing | None = None,
+    erasures: Erasures | None = None,
 ) -> list[Applied]:
     """Store and fold the events that are new. Inside a transaction; one answer each, in order."""
     asked = list({(e.source, e.key): {"source": e.source, "key": e.key} for e in events}.values())
@@ -43,6 +49,7 @@ def apply(
             copies[first] += 1
             answers.append(Applied("duplicate", first))
     if new:
+        new = new if erasures is None else erasures.keep_out(engine, new)
         fresh = {event.id for event in new}
         rows = [event_row(event, state_of(event), 1 + copies[event.id]) for event in new]
         engine.run("insert_events", rows=rows)

@@ -24,6 +24,8 @@ CHECKS = {
     "identities_of_joined": "emails lead to a contact that was joined into another one",
     "emails_without_identity": "contacts have an email that does not lead to them",
     "mails_without_row": "mails count as sent, but nothing was written down of them",
+    "erased_with_data": "contacts were erased, but something of them is left",
+    "erased_still_owed": "deliveries of people who were forgotten are still owed",
     "shared_records": "remote records are held by two contacts at once",
 }
 """What is looked for: the named query is `check_` and the name, the sentence is for a person."""

@@ -60,6 +60,22 @@ class Engine(Protocol):
         """Bring the schema up to date. Returns its number; raises LedgerTooNew."""
         ...
 
+    def shrink(self, pages: int) -> int:
+        """Give up to so many unused pages back to the disk; returns how many there are still. Inside a transaction."""
+        ...
+
+    @property
+    def is_shrinkable(self) -> bool:
+        """Whether what is pruned makes the ledger smaller, or its room at least usable again, without a rewrite."""
+        ...
+
+    def scrub(self, *, whatever_size: bool = False) -> bool:
+        """Leave no trace of what was deleted, if that can be done from here; returns whether it was.
+
+        Not inside a transaction. Raises LedgerUnavailable.
+        """
+        ...
+
     def own(self) -> None:
         """Become the one server of this ledger, where only one may be. Raises LedgerInUse."""
         ...

@@ -14,3 +14,7 @@ DELETE FROM locks WHERE name = :name AND owner = :owner
 
 -- name: get_lock
 SELECT owner, since, until FROM locks WHERE name = :name
+
+-- name: count_due
+-- What could go now, or is on its way: what a re-sync waits for.
+SELECT COUNT(*) AS n FROM deliveries WHERE state = 'pending' AND due_at <= :now

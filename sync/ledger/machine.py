@@ -11,6 +11,9 @@ SUSPECTS = 5
 JOINED = "joined"
 """The reason of a delivery whose contact was joined into another one."""
 
+FORGOTTEN = "the person was forgotten"
+"""The reason of a delivery whose person asked for it: nothing makes it owed again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -37,6 +40,11 @@ class Delivery:
     error: str | None = None
     settled_at: float | None = None
     joined: str | None = None
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether its person was forgotten: whatever an attempt still hears of it changes nothing here."""
+        return self.state is State.IGNORED and self.error == FORGOTTEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +141,18 @@ def _at(row: Delivery, state: State, version: int, now: float) -> Delivery:
 
 
 def _late(row: Delivery, settlement: Settlement, now: float) -> Delivery:
-    """The fence has passed by: the late call may have landed last, so the subject is sent once more. No mail is."""
+    """The fence has passed by: the late call may have landed last, so the subject is sent once more. No mail is.
+
+    Its outcome is not written. But where no record is known, the one that it made is what the next attempt changes:
+    it must not make a second.
+    """
     if row.kind is Kind.EMAIL:
         return _late_mail(row, settlement, now)
     if row.error == JOINED or row.state is State.UNKNOWN:
         return row
+    if row.remote_id is None and isinstance(settlement.outcome, Delivered):
+        receipt = settlement.outcome.receipt
+        row = replace(row, remote_id=receipt.remote_id, ours=receipt.ours)
     if row.lease_until is not None and row.lease_until > now:
         return replace(row, again=True)
     return replace(row, state=State.PENDING, due_at=now if row.due_at is None or row.due_at > now else row.due_at)

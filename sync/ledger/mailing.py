@@ -125,7 +125,7 @@ def _begin(engine: Engine, row: Delivery, mailing: Mailing) -> tuple[Delivery, E
     """One claimed mail: the row as it is to be written, and the mail if it is to leave."""
     free = replace(row, lease_until=None, due_at=None)
     before = next(iter(engine.rows("get_mail", chat=row.subject, template=TEMPLATE)), None)
-    decision, chat, contact = _decided(engine, row.subject, mailing)
+    decision, chat, contact = decided(engine, row.subject, mailing)
     may_have_gone = before["went"] if before is not None else False
     match decision:
         case Due(at, reason) if at > engine.now and not may_have_gone:
@@ -150,7 +150,8 @@ def _begin(engine: Engine, row: Delivery, mailing: Mailing) -> tuple[Delivery, E
     return sending, email
 
 
-def _decided(engine: Engine, chat_id: str, mailing: Mailing) -> tuple[Due | NotDue, Chat, Contact]:
+def decided(engine: Engine, chat_id: str, mailing: Mailing) -> tuple[Due | NotDue, Chat, Contact]:
+    """What is decided about a chat's follow-up now, with the chat and whom it belongs to. Changes nothing."""
     row = engine.rows("mail_subject", chat=chat_id)[0]
     chat = chat_of(row)
     people = engine.rows("get_contact", id=row["root"]) if row["root"] is not None else []

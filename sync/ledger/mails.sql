@@ -84,3 +84,23 @@ ORDER BY e.begun_at
 -- name: mail_delivery
 SELECT d.*, NULL AS joined FROM deliveries d
 WHERE d.destination = :destination AND d.kind = 'email' AND d.subject = :chat {locked d}
+
+-- name: sending_mails
+-- How many are being handed over right now: until that is over they stand as unknown.
+SELECT COUNT(*) AS n FROM deliveries
+WHERE destination = :destination AND kind = 'email' AND state = 'unknown' AND lease_until > :now
+
+-- name: followups
+-- What became of the follow-ups of these chats.
+SELECT d.*, e.mailer, e.begun_at FROM {rows r: id text}
+JOIN deliveries d ON d.destination = :destination AND d.kind = 'email' AND d.subject = r.id
+LEFT JOIN emails e ON e.chat = d.subject
+
+-- name: chats_ending
+-- Chats by the last part of the source's id: 172 where the source says v1:172.
+SELECT id, chat FROM chats
+WHERE LENGTH(chat) > LENGTH(:ending) AND SUBSTR(chat, LENGTH(chat) - LENGTH(:ending) + 1) = :ending
+ORDER BY source, chat LIMIT 10
+
+-- name: get_suppression
+SELECT reason, at FROM suppressions WHERE hash = :hash

@@ -104,13 +104,14 @@ def follow(engine: Engine, contacts: Sequence[Delivery]) -> None:
     there = [{"destination": d.destination, "contact": d.subject} for d in contacts if d.remote_id is not None]
     if there:
         engine.run("wake_chats", rows=there)
-    never = [
-        {"destination": d.destination, "contact": d.subject, "state": str(d.state)}
-        for d in contacts
-        if d.remote_id is None and d.state in (State.IGNORED, State.DEAD)
-    ]
-    if never:
-        engine.run("ignore_chats", rows=never)
+    for state in (State.IGNORED, State.DEAD):
+        never = [
+            {"destination": d.destination, "contact": d.subject}
+            for d in contacts
+            if d.remote_id is None and d.state is state
+        ]
+        if never:
+            engine.run("ignore_chats", rows=never, state=state)
 
 
 def load_pairs(engine: Engine, loser: str, winner: str) -> list[tuple[Delivery, Delivery | None]]:

@@ -87,10 +87,15 @@ class PostgresEngine:
         Not exclusive is only for one claim: it holds the row of its destination and skips deliveries that others hold,
         so it waits for nobody who could wait for it.
         """
-        with _translated(), self._connected().transaction():
-            self._connected().execute(f"{LIMITS}; {LOCK}" if exclusive else LIMITS)
-            self.now = self._read_clock()
-            yield
+        try:
+            with _translated(), self._connected().transaction():
+                self._connected().execute(f"{LIMITS}; {LOCK}" if exclusive else LIMITS)
+                self.now = self._read_clock()
+                yield
+        except LedgerUnavailable as error:
+            if isinstance(error.__cause__, psycopg.InternalError):
+                self.close()  # a session that began on a standby stays read-only for ever: the next one is a new one
+            raise
 
     def notify(self) -> None:
         """Hint to the other hosts, when this transaction is committed, that something may be due."""
@@ -126,6 +131,19 @@ class PostgresEngine:
             except (psycopg.IntegrityError, psycopg.DataError) as error:
                 reason = error.diag.message_primary or type(error).__name__
                 raise LedgerError(f"a row does not fit into the ledger: {reason}") from error
+
+    def shrink(self, pages: int) -> int:  # noqa: ARG002 - autovacuum decides
+        """Nothing to do: the server's autovacuum lets the room be used again."""
+        return 0
+
+    @property
+    def is_shrinkable(self) -> bool:
+        """Room that is free is used again, whoever wrote there."""
+        return True
+
+    def scrub(self, *, whatever_size: bool = False) -> bool:  # noqa: ARG002 - the server's own affair
+        """Not from here: the server's autovacuum frees the old rows, and its WAL ends when its administrator says."""
+        return False
 
     def migrate(self) -> int:
         """Bring the schema up to date; safe when two hosts start at once. Returns its number.

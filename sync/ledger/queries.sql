@@ -55,7 +55,7 @@ WITH RECURSIVE family (id) AS (
   SELECT r.id FROM {rows r: id text}
   UNION SELECT c.id FROM family JOIN contacts c ON c.joined = family.id
 )
-SELECT chats.* FROM family JOIN chats ON chats.contact = family.id
+SELECT chats.* FROM family CROSS JOIN chats WHERE chats.contact = family.id
 
 -- name: foreign_records
 -- Behind which of these contacts stands a remote record that we did not create?
@@ -91,10 +91,8 @@ ON CONFLICT (id) DO UPDATE SET contact = excluded.contact, email = excluded.emai
   last_message_at = excluded.last_message_at, version = excluded.version, updated_at = excluded.updated_at
 
 -- name: drop_identities
-DELETE FROM identities WHERE EXISTS (
-  SELECT 1 FROM {rows r: kind text, value text, contact text}
-  WHERE r.kind = identities.kind AND r.value = identities.value AND r.contact = identities.contact
-)
+DELETE FROM identities
+WHERE (kind, value, contact) IN (SELECT r.kind, r.value, r.contact FROM {rows r: kind text, value text, contact text})
 
 -- name: insert_identities
 INSERT INTO identities (kind, value, contact)
@@ -158,28 +156,32 @@ WHERE (deliveries.state = 'pending' AND excluded.wanted >= deliveries.wanted)
   OR (deliveries.state IN ('delivered', 'ignored', 'dead') AND excluded.wanted > deliveries.done)
 
 -- name: wake_chats
--- The contact is there now: its chats may follow as soon as they are ready.
+-- The contact is there now: its chats may follow as soon as they are ready. CROSS JOIN: SQLite keeps to that order, and
+-- looks up each; else it reads all deliveries for every group that is settled.
 WITH RECURSIVE family (destination, id) AS (
   SELECT r.destination, r.contact FROM {rows r: destination text, contact text}
   UNION SELECT family.destination, c.id FROM family JOIN contacts c ON c.joined = family.id
 )
 UPDATE deliveries SET state = 'pending', error = NULL,
   due_at = CASE WHEN deliveries.ready_at > :now THEN deliveries.ready_at ELSE :now END
-FROM family JOIN chats ON chats.contact = family.id
-WHERE deliveries.subject = chats.id AND deliveries.destination = family.destination AND deliveries.kind = 'chat'
-  AND ((deliveries.state = 'pending' AND deliveries.due_at IS NULL)
-    OR (deliveries.state = 'ignored' AND deliveries.error LIKE 'its contact is %'))
+WHERE id IN (
+  SELECT d.id FROM family CROSS JOIN chats CROSS JOIN deliveries d
+  WHERE chats.contact = family.id AND d.subject = chats.id AND d.destination = family.destination AND d.kind = 'chat'
+    AND ((d.state = 'pending' AND d.due_at IS NULL) OR (d.state = 'ignored' AND d.error LIKE 'its contact is %'))
+)
 
 -- name: ignore_chats
 -- The contact will not get there: say so of its chats, until it does after all.
-WITH RECURSIVE family (destination, id, state) AS (
-  SELECT r.destination, r.contact, r.state FROM {rows r: destination text, contact text, state text}
-  UNION SELECT family.destination, c.id, family.state FROM family JOIN contacts c ON c.joined = family.id
+WITH RECURSIVE family (destination, id) AS (
+  SELECT r.destination, r.contact FROM {rows r: destination text, contact text}
+  UNION SELECT family.destination, c.id FROM family JOIN contacts c ON c.joined = family.id
 )
-UPDATE deliveries SET state = 'ignored', error = 'its contact is ' || family.state || ' there'
-FROM family JOIN chats ON chats.contact = family.id
-WHERE deliveries.subject = chats.id AND deliveries.destination = family.destination AND deliveries.kind = 'chat'
-  AND deliveries.state = 'pending' AND deliveries.due_at IS NULL
+UPDATE deliveries SET state = 'ignored', error = 'its contact is ' || :state || ' there'
+WHERE id IN (
+  SELECT d.id FROM family CROSS JOIN chats CROSS JOIN deliveries d
+  WHERE chats.contact = family.id AND d.subject = chats.id AND d.destination = family.destination AND d.kind = 'chat'
+    AND d.state = 'pending' AND d.due_at IS NULL
+)
 
 -- name: load_deliveries
 SELECT d.*, c.joined FROM {rows r: id text} JOIN deliveries d ON d.id = r.id
@@ -191,12 +193,12 @@ SELECT d.*, NULL AS joined FROM {rows r: id text} JOIN deliveries d ON d.subject
 
 -- name: write_deliveries
 -- The fence: a row that was claimed since it was read is left alone.
-UPDATE deliveries SET state = r.state, done = r.done, attempts = r.attempts, waited = r.waited, due_at = r.due_at,
-  lease_until = r.lease_until, again = r.again, intended_at = r.intended_at, remote_id = r.remote_id, ours = r.ours,
-  replayed = r.replayed, error = r.error, settled_at = r.settled_at
-FROM {rows r: id text, claim integer, state text, done integer, attempts integer, waited real, due_at real,
-  lease_until real, again integer, intended_at real, remote_id text, ours integer, replayed integer, error text,
-  settled_at real}
+UPDATE deliveries SET state = r.state, done = r.done, attempts = r.attempts, waited = r.waited, ready_at = r.ready_at,
+  due_at = r.due_at, lease_until = r.lease_until, again = r.again, intended_at = r.intended_at, remote_id = r.remote_id,
+  ours = r.ours, replayed = r.replayed, error = r.error, settled_at = r.settled_at
+FROM {rows r: id text, claim integer, state text, done integer, attempts integer, waited real, ready_at real,
+  due_at real, lease_until real, again integer, intended_at real, remote_id text, ours integer, replayed integer,
+  error text, settled_at real}
 WHERE deliveries.id = r.id AND deliveries.claim = r.claim
 
 -- name: insert_failures
@@ -432,7 +434,7 @@ UPDATE deliveries SET lease_until = :now + :grace
 WHERE state IN ('pending', 'unknown') AND lease_until IS NOT NULL AND lease_until > :now + :grace
 
 -- name: waiting_kinds
--- What is still owed, kind by kind. `later`: chats that are not over yet.
+-- What is still owed, kind by kind. `later`: chats that are not over yet, mails whose time has not come.
 SELECT destination, kind, COUNT(*) AS n, SUM(CASE WHEN ready_at > :now THEN 1 ELSE 0 END) AS later
 FROM deliveries WHERE state = 'pending' GROUP BY destination, kind
 
@@ -478,9 +480,10 @@ DELETE FROM strays WHERE EXISTS (
 )
 
 -- name: owed_already
--- Which of these subjects are known to a destination: what a page of `owe` adds is the rest.
-SELECT d.subject FROM {rows r: id text} JOIN deliveries d ON d.subject = r.id
-WHERE d.destination = :destination AND d.kind = :kind
+-- Which of these subjects are known to a destination: what a page of `owe` adds is the rest. CROSS JOIN: SQLite keeps to
+-- that order, and looks up each; else it reads the destination's whole index for every page.
+SELECT d.subject FROM {rows r: id text} CROSS JOIN deliveries d
+WHERE d.destination = :destination AND d.kind = :kind AND d.subject = r.id
 
 -- name: park_chats
 -- Due, but their contact has no record there (any more): they wait for it without a due time.
@@ -508,7 +511,7 @@ WHERE probe_until IS NOT NULL OR needs_person = 1
 SELECT d.*, NULL AS joined, r.subject AS asked FROM {rows r: destination text, remote_id text, subject text}
 JOIN deliveries d ON d.destination = r.destination AND d.kind = 'contact' AND d.remote_id = r.remote_id
   AND d.subject <> r.subject
-JOIN contacts c ON c.id = d.subject AND c.joined IS NULL
+JOIN contacts c ON c.id = d.subject AND c.joined IS NULL AND c.erased_at IS NULL
 
 -- The checks of `ledger check`: each says how many rows are not as they must be, with an example to look at.
 

@@ -26,6 +26,8 @@ class Stored:
     key: str
     received_at: float
     payload: str
+    is_gone: bool = False
+    """Whether its payload was pruned or erased; a webhook without a body is unreadable for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ def stored(ledger: Ledger, event_id: str) -> Stored:
 
 
 def _stored(row: Any) -> Stored:
-    return Stored(row["id"], row["source"], row["key"], row["received_at"], row["payload"])
+    is_gone = not row["payload"] and row["state"] != EventState.UNREADABLE
+    return Stored(row["id"], row["source"], row["key"], row["received_at"], row["payload"], is_gone)
 
 
 def twins(ledger: Ledger, events: Sequence[Event]) -> dict[str, str]:
@@ -67,6 +70,9 @@ def apply_again(ledger: Ledger, events: Sequence[Event], copies: Mapping[str, st
 
     `copies` are those that say the same as another: they keep their old key (`keys`) and change nothing.
     """
+    if ledger.erasures is not None:
+        events = ledger.erasures.keep_out(ledger.engine, events)
+        ledger.engine.run("blank_payloads", rows=[{"id": event.id} for event in events if not event.payload])
     ledger.engine.run("reread_events", rows=[_row(event, copies.get(event.id), keys) for event in events])
     telling = [event for event in events if event.id not in copies]
     world = fold_in(ledger.engine, telling, ledger.takers, ledger.new_id, ledger.mailing, is_replay=True)

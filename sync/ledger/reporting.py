@@ -1,17 +1,31 @@
 """What a person wants to know of the ledger, as plain values: times are ISO 8601, spans are seconds."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sync.ledger import Ledger
+from sync.ledger.pruning import sizes
 from sync.ledger.settling import lane_of
-from sync.ledger.showing import NOT_CONFIGURED, iso, show
-from sync.models import EventState, State
+from sync.ledger.showing import NOT_CONFIGURED, chat_called, followup_of, iso, show
+from sync.models import MAIL, EventState, Kind, State
 
-__all__ = ["NOT_CONFIGURED", "contacts", "duplicates", "iso", "show", "status"]
+__all__ = [
+    "NOT_CONFIGURED",
+    "chat_called",
+    "contacts",
+    "duplicates",
+    "followup_of",
+    "iso",
+    "show",
+    "status",
+    "suppressions",
+    "unknown_mails",
+]
 
 FAILURES = 5
 UNREADABLE = 5
+SUPPRESSIONS = 5
 PAIRS = 100
 
 
@@ -20,7 +34,8 @@ def status(ledger: Ledger) -> dict[str, Any]:
     rows = ledger.engine.rows
     events = {row["state"]: row for row in rows("event_states")}
     return {
-        "ledger": {"engine": ledger.engine.name, "schema": ledger.engine.schema, "bytes": ledger.engine.bytes},
+        "ledger": {"engine": ledger.engine.name, "schema": ledger.engine.schema, "bytes": ledger.engine.bytes}
+        | {"sizes": _sizes(ledger)},
         "events": {str(state): events[state]["n"] if state in events else 0 for state in EventState},
         "contacts": rows("count_contacts")[0]["n"],
         "destinations": _destinations(ledger),
@@ -40,9 +55,34 @@ def status(ledger: Ledger) -> dict[str, Any]:
             for row in _configured(ledger, rows("dead_causes"))
         ],
         "ignored": [_cause(row) for row in _configured(ledger, rows("ignored_causes"))],
+        "unknown": unknown_mails(ledger),
         "strays": {row["destination"]: row["n"] for row in rows("count_strays")},
         "joins": {row["state"]: row["n"] for row in rows("join_states")},
     }
+
+
+def unknown_mails(ledger: Ledger) -> list[dict[str, Any]]:
+    """The mails of which nobody knows whether they went out, the oldest first. None that is being sent right now."""
+    return [
+        {name: row[name] for name in ("source", "chat", "mailer")}
+        | {"id": row["subject"], "begun_at": iso(row["begun_at"]), "reason": row["error"]}
+        for row in ledger.engine.rows("unknown_mails")
+    ]
+
+
+def suppressions(ledger: Ledger) -> dict[str, Any]:
+    """How many addresses get no mail, by reason, and the newest. Whose they are is not known: they are keyed hashes."""
+    rows = ledger.engine.rows
+    return {
+        "reasons": {row["reason"]: row["n"] for row in rows("count_suppressions")},
+        "newest": [{"reason": r["reason"], "at": iso(r["at"])} for r in rows("suppressions", limit=SUPPRESSIONS)],
+    }
+
+
+def _sizes(ledger: Ledger) -> dict[str, Any] | None:
+    """What the last walk of pruning has measured, so that nothing has to be added up now."""
+    found = sizes(ledger.engine)
+    return None if found is None else {**found, "at": iso(found["at"])}
 
 
 def _configured(ledger: Ledger, rows: Iterable[Any]) -> list[Any]:
@@ -61,6 +101,9 @@ def _destinations(ledger: Ledger) -> dict[str, Any]:
     states: dict[str, dict[str, dict[str, int]]] = {}
     for row in rows("delivery_states"):
         states.setdefault(row["destination"], {}).setdefault(row["kind"], {})[row["state"]] = row["n"]
+    sending = rows("sending_mails", destination=MAIL)[0]["n"]
+    if sending:
+        states[MAIL][Kind.EMAIL] = _as_waiting(states[MAIL][Kind.EMAIL], sending)
     later: dict[str, dict[str, int]] = {}
     for row in rows("waiting_kinds"):
         later.setdefault(row["destination"], {})[row["kind"]] = row["later"]
@@ -74,7 +117,7 @@ def _destinations(ledger: Ledger) -> dict[str, Any]:
         found[name] = {
             "configured": True,
             "deliveries": states.get(name, {}),
-            "in_flight": owed["in_flight"] if owed else 0,
+            "in_flight": (owed["in_flight"] if owed else 0) + (sending if name == MAIL else 0),
             "oldest_waiting_s": max(round(now - owed["oldest"], 1), 0.0) if owed and owed["oldest"] else None,
             "paused_until": iso(lane.paused_until) if lane else None,
             "reason": lane.reason if lane and is_paused else None,
@@ -85,6 +128,14 @@ def _destinations(ledger: Ledger) -> dict[str, Any]:
             "later": {kind: n for kind, n in later.get(name, {}).items() if n},
         }
     return found
+
+
+def _as_waiting(states: dict[str, int], sending: int) -> dict[str, int]:
+    """Mails that are being sent stand as unknown, lest we end meanwhile. For a person they are on their way."""
+    counts = Counter(states)
+    counts[State.UNKNOWN] -= sending
+    counts[State.PENDING] += sending
+    return {str(state): n for state, n in counts.items() if n}
 
 
 def _former(ledger: Ledger, name: str, states: dict[str, dict[str, int]]) -> dict[str, Any]:

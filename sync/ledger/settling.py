@@ -7,6 +7,7 @@ from typing import Any
 
 from sync.ids import NewId
 from sync.ledger.engine import Engine
+from sync.ledger.erasing import erase_late
 from sync.ledger.machine import (
     Delivery,
     Lane,
@@ -19,9 +20,9 @@ from sync.ledger.machine import (
     settle,
 )
 from sync.ledger.mailing import Mailing, begin, resume
-from sync.ledger.owing import delivery_of, follow, write_deliveries
+from sync.ledger.owing import Takers, delivery_of, follow, write_deliveries
 from sync.ledger.rows import chat_of, contact_of
-from sync.models import MAIL, Chat, Contact, Email, Kind, Owed
+from sync.models import MAIL, Chat, Contact, Email, Erasure, Kind, Owed
 from sync.outcomes import Dead, Delivered, Ignored, Outcome, Paused, Retry, Unknown
 
 SHARED_AFTER = 5
@@ -40,7 +41,7 @@ class Claimed:
     """
 
     kind: Kind
-    owed: tuple[Owed[Contact] | Owed[Chat] | Owed[Email], ...] = ()
+    owed: tuple[Owed[Contact] | Owed[Chat] | Owed[Email] | Owed[Erasure], ...] = ()
     is_probe: bool = False
     pauses: int = 0
     waited: tuple[float, ...] = ()
@@ -106,6 +107,9 @@ def _with_subjects(
         mails = tuple(begin(engine, rows, mailing)) if mailing is not None else ()
         waited = {row["id"]: row["waited"] for row in rows}
         return mails, tuple(waited[mail.delivery] for mail in mails)
+    if kind is Kind.ERASURE:
+        erasures = tuple(_owed(row, Erasure(row["subject"]), row["wanted"]) for row in rows)
+        return erasures, tuple(row["waited"] for row in rows)
     asked = [{"id": row["subject"]} for row in rows]
     if kind is Kind.CHAT:
         found = {r["id"]: r for r in engine.rows("claimed_chats", rows=asked, destination=destination)}
@@ -113,17 +117,19 @@ def _with_subjects(
         if parked:
             engine.run("park_chats", rows=[{"id": row["id"]} for row in parked])
         rows = [row for row in rows if row not in parked]
-        chats = tuple(_owed(row, chat_of(found[row["subject"]]), found[row["subject"]]) for row in rows)
+        talks = [(row, chat_of(found[row["subject"]]), found[row["subject"]]) for row in rows]
+        chats = tuple(_owed(row, chat, chat.version, there["contact_remote_id"]) for row, chat, there in talks)
         return chats, tuple(row["waited"] for row in rows)
     people = {r["id"]: contact_of(r) for r in engine.rows("claimed_contacts", rows=asked)}
-    return tuple(_owed(row, people[row["subject"]]) for row in rows), tuple(row["waited"] for row in rows)
+    contacts = [(row, people[row["subject"]]) for row in rows]
+    return tuple(_owed(row, one, one.version) for row, one in contacts), tuple(row["waited"] for row in rows)
 
 
-def _owed(row: Any, subject: Any, chat: Any = None) -> Owed[Any]:
+def _owed(row: Any, subject: Any, version: int, contact_remote_id: str | None = None) -> Owed[Any]:
     return Owed(
         delivery=row["id"],
         subject=subject,
-        version=subject.version,
+        version=version,
         claim=row["claim"],
         attempts=row["attempts"],
         lease_until=row["lease_until"],
@@ -131,14 +137,16 @@ def _owed(row: Any, subject: Any, chat: Any = None) -> Owed[Any]:
         ours=bool(row["ours"]),
         intended_at=row["intended_at"],
         is_replay=bool(row["replayed"]),
-        contact_remote_id=None if chat is None else chat["contact_remote_id"],
+        contact_remote_id=contact_remote_id,
     )
 
 
-def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId) -> None:
+def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId, takers: Takers) -> None:
     """Write down how these attempts ended, and what follows for their destinations and chats. Inside a transaction."""
     rows = engine.rows("load_deliveries", rows=[{"id": s.delivery} for s in settlements])
     deliveries = {row["id"]: delivery_of(row) for row in rows}
+    late = [(row, s) for s in settlements if (row := deliveries.get(s.delivery)) and row.is_forgotten]
+    erase_late(engine, late, new_id, takers)
     settlements = _without_shared_records(engine, deliveries, settlements)
     lanes: dict[str, Lane] = {}
     before: dict[str, Lane] = {}
@@ -149,15 +157,18 @@ def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId)
             continue
         lane = lanes.get(row.destination) or before.setdefault(row.destination, _lane(engine, row.destination))
         lanes[row.destination] = lane_after(lane, row.id, row.subject, settlement, engine.now)
-        deliveries[row.id] = settle(row, settlement, lanes[row.destination], engine.now)
+        free = replace(row, lease_until=None)
+        deliveries[row.id] = free if row.is_forgotten else settle(row, settlement, lanes[row.destination], engine.now)
         results.append((deliveries[row.id], settlement))
     write_deliveries(engine, list(deliveries.values()))
     for lane in lanes.values():
         if lane != before[lane.name]:
             _write_lane(engine, lane)
-    _write_failures(engine, settlements, new_id)
+    living = [(d, s) for d, s in results if not d.is_forgotten]
+    _write_failures(engine, [s for _, s in living], new_id)
     _note_unsent(engine, results)
-    _follow(engine, results)
+    _follow(engine, living)
+    _make_anew_after(engine, [d for d, s in living if d.kind is Kind.ERASURE and isinstance(s.outcome, Delivered)])
 
 
 def _note_unsent(engine: Engine, results: Sequence[tuple[Delivery, Settlement]]) -> None:
@@ -190,11 +201,13 @@ def _without_shared_records(
         and (row := deliveries.get(s.delivery)) is not None
         and row.kind is Kind.CONTACT
         and row.remote_id != s.outcome.receipt.remote_id
+        and not row.is_forgotten
         and row.attempts < SHARED_AFTER
     ]
     held = engine.rows("holders", rows=asked) if asked else []
     write_deliveries(engine, [once_more(delivery_of(row), engine.now) for row in held])
-    taken = {row["asked"] for row in held}
+    going = engine.rows("going_records", rows=asked) if asked else []
+    taken = {row["asked"] for row in held} | {row["asked"] for row in going}
     return [
         replace(s, outcome=Retry("another contact of ours holds this record there"), retry_in=5.0)
         if s.delivery in deliveries and deliveries[s.delivery].subject in taken and isinstance(s.outcome, Delivered)
@@ -226,6 +239,14 @@ def _make_anew(engine: Engine, chat: Delivery) -> None:
         for row in rows
         if row.destination == chat.destination
     ]
+    write_deliveries(engine, anew)
+
+
+def _make_anew_after(engine: Engine, erasures: Sequence[Delivery]) -> None:
+    """Whoever had found the record that was deleted now, as somebody new, gets one of their own."""
+    asked = [{"destination": d.destination, "remote_id": d.subject, "subject": ""} for d in erasures]
+    held = [delivery_of(row) for row in engine.rows("holders", rows=asked)] if asked else []
+    anew = [replace(once_more(d, engine.now), remote_id=None, ours=False, replayed=False) for d in held]
     write_deliveries(engine, anew)
 
 

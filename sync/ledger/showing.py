@@ -1,7 +1,7 @@
 """Everything the ledger knows about one event, contact, chat or delivery."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +10,14 @@ from sync.errors import NotFound
 from sync.ledger import Ledger
 from sync.ledger.rows import chat_of, contact_of
 from sync.ledger.settling import lane_of
-from sync.models import Chat, State
+from sync.models import MAIL, Chat, EventState, Kind, State
 
 NOT_CONFIGURED = "not configured"
 """The state of what is owed to a destination that the settings no longer name."""
+
+NO_MAILER = "no mailer is set"
+NOT_DECIDED = "nothing was heard of the chat since a mailer was set up"
+"""Reasons why a chat has no follow-up that stand in no row."""
 
 
 def iso(at: float | None) -> str | None:
@@ -36,6 +40,19 @@ def show(ledger: Ledger, wanted: str) -> dict[str, Any]:
     if found is None:
         raise NotFound(f"nothing here is called {wanted}; `crm-sync contacts` searches by name, email or phone")
     return found
+
+
+def chat_called(ledger: Ledger, wanted: str) -> str:
+    """The id of one chat, by our id (`ch_…`) or the source's (v1:172, or just 172). Raises NotFound."""
+    if ledger.get("get_chat", id=wanted) is not None:
+        return wanted
+    found = ledger.engine.rows("find_chats", chat=wanted) or ledger.engine.rows("chats_ending", ending=f":{wanted}")
+    if len(found) > 1:
+        others = ", ".join(f"{row['chat']} ({row['id']})" for row in found)
+        raise NotFound(f"several chats are called {wanted}: {others}")
+    if not found:
+        raise NotFound(f"no chat is called {wanted}; `crm-sync show EMAIL` lists a person's chats")
+    return str(found[0]["id"])
 
 
 def _by_name(ledger: Ledger, wanted: str) -> dict[str, Any] | None:
@@ -79,6 +96,7 @@ def _event(ledger: Ledger, event_id: str) -> dict[str, Any] | None:
         "received_at": iso(row["received_at"]),
         "flags": json.loads(row["flags"]),
         "changed": _changed_by(ledger, row),
+        "is_pruned": not row["payload"] and row["state"] != EventState.UNREADABLE,
         "payload": row["payload"],
     }
 
@@ -125,7 +143,7 @@ def _contact(ledger: Ledger, contact_id: str) -> dict[str, Any] | None:
         "updated_at": iso(row["updated_at"]),
         "erased_at": iso(row["erased_at"]),
         "identities": [{"kind": r["kind"], "value": r["value"]} for r in rows("identities_of", contact=contact_id)],
-        "chats": [_chat_line(chat) for chat in chats],
+        "chats": [{**_chat_line(chat), "followup": mail} for chat, mail in _with_followups(ledger, chats)],
         "deliveries": _deliveries(ledger, contact_id),
         "joins": [
             {name: r[name] for name in ("loser", "winner", "state", "reason")} | {"at": iso(r["at"])}
@@ -161,6 +179,7 @@ def _chat(ledger: Ledger, chat_id: str) -> dict[str, Any] | None:
     return {
         "kind": "chat",
         **_chat_line(chat),
+        "followup": followup_of(ledger, chat),
         "wait_s": chat.wait,
         "duration_s": chat.duration,
         "version": chat.version,
@@ -179,26 +198,57 @@ def _chat(ledger: Ledger, chat_id: str) -> dict[str, Any] | None:
     }
 
 
+def followup_of(ledger: Ledger, chat: Chat) -> dict[str, Any]:
+    """What became of a chat's follow-up. `state` None: none is owed so far, `reason` says why."""
+    return next(mail for _, mail in _with_followups(ledger, [chat]))
+
+
+def _with_followups(ledger: Ledger, chats: Sequence[Chat]) -> list[tuple[Chat, dict[str, Any]]]:
+    rows = ledger.engine.rows("followups", rows=[{"id": chat.id} for chat in chats], destination=MAIL)
+    found = {row["subject"]: row for row in rows}
+    return [(chat, _followup(ledger, chat, found.get(chat.id))) for chat in chats]
+
+
+def _followup(ledger: Ledger, chat: Chat, row: Any | None) -> dict[str, Any]:
+    if row is None:
+        no_mailer, over = MAIL not in ledger.takers, chat.closed_at is not None
+        reason = NO_MAILER if no_mailer else NOT_DECIDED if over else "the chat is not over"
+        return dict.fromkeys(("state", "due_at", "in_flight", "mailer", "begun_at", "delivery")) | {"reason": reason}
+    line = _delivery_line(ledger, row)
+    return {
+        "state": line["state"],
+        "reason": NO_MAILER if line["state"] == NOT_CONFIGURED else line["reason"],
+        "due_at": line["next_at"],
+        "in_flight": line["in_flight"],
+        "mailer": row["mailer"],
+        "begun_at": iso(row["begun_at"]),
+        "delivery": row["id"],
+    }
+
+
 def _deliveries(ledger: Ledger, subject: str) -> list[dict[str, Any]]:
     return [_delivery_line(ledger, row) for row in ledger.engine.rows("deliveries_of", subject=subject)]
 
 
 def _delivery_line(ledger: Ledger, row: Any) -> dict[str, Any]:
     is_configured = row["destination"] in ledger.takers
-    is_waiting = row["state"] == State.PENDING
+    is_leased = (row["lease_until"] or 0) > ledger.engine.now
+    is_sending = row["kind"] == Kind.EMAIL and row["state"] == State.UNKNOWN and is_leased
+    state = State.PENDING if is_sending else row["state"]
+    is_waiting = state == State.PENDING
     return {
         "id": row["id"],
         "destination": row["destination"],
         "what": row["kind"],
         "subject": row["subject"],
-        "state": NOT_CONFIGURED if is_waiting and not is_configured else row["state"],
+        "state": NOT_CONFIGURED if is_waiting and not is_configured else state,
         "reason": row["error"],
         "attempts": row["attempts"],
         "wanted": row["wanted"],
         "done": row["done"],
         "owed_at": iso(row["owed_at"]),
         "next_at": iso(row["due_at"]) if is_configured else None,
-        "in_flight": bool(is_waiting and (row["lease_until"] or 0) > ledger.engine.now),
+        "in_flight": bool(is_waiting and is_leased),
         "remote_id": row["remote_id"],
         "ours": bool(row["ours"]),
         "settled_at": iso(row["settled_at"]),
@@ -215,6 +265,7 @@ def _delivery(ledger: Ledger, delivery_id: str) -> dict[str, Any] | None:
     return {
         "kind": "delivery",
         **_delivery_line(ledger, row),
+        **_mail_of(ledger, row),
         "paused_until": iso(lane.paused_until) if lane else None,
         "pause_reason": lane.reason if lane and lane.is_paused else None,
         "failures": [
@@ -222,3 +273,11 @@ def _delivery(ledger: Ledger, delivery_id: str) -> dict[str, Any] | None:
             for r in ledger.engine.rows("failures_of", delivery=delivery_id)
         ],
     }
+
+
+def _mail_of(ledger: Ledger, row: Any) -> dict[str, Any]:
+    """Of a mail: which mailer it was handed to, and since when."""
+    if row["kind"] != Kind.EMAIL:
+        return {}
+    found = ledger.engine.rows("followups", rows=[{"id": row["subject"]}], destination=row["destination"])[0]
+    return {"mailer": found["mailer"], "begun_at": iso(found["begun_at"])}

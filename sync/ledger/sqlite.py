@@ -20,6 +20,20 @@ FIXED = (3, 51, 3)
 BUSY_TIMEOUT = 5.0
 """Seconds that a write waits for another process before it says that the ledger is locked."""
 
+PRAGMAS = (
+    "auto_vacuum=INCREMENTAL",  # before the first table: a file that is there already changes at its next VACUUM
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "temp_store=MEMORY",
+    "secure_delete=ON",  # what is deleted is overwritten
+)
+
+INCREMENTAL = 2
+
+SMALL = 256 << 20
+"""Bytes up to which a file is rewritten at once after an erasure: a few seconds, in which webhooks wait."""
+
 DAMAGED = "disk image is malformed"
 """What SQLite says of a broken file; mere "malformed" it also says of JSON."""
 
@@ -50,7 +64,7 @@ class SqliteEngine:
             self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT, cached_statements=256
         )
         connection.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         if sqlite3.sqlite_version_info < FIXED:
             self._lock = _private_file(self._beside(".lock"))
@@ -147,6 +161,33 @@ class SqliteEngine:
         except BaseException:
             path.unlink()
             raise
+
+    def shrink(self, pages: int) -> int:
+        """Give up to so many unused pages back to the disk; returns how many there are still. Inside a transaction.
+
+        A file that was made before this was known keeps its size until it is rewritten (see `scrub`).
+        """
+        with _translated():
+            self.connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            return int(self.connection.execute("PRAGMA freelist_count").fetchone()[0]) if self.is_shrinkable else 0
+
+    @property
+    def is_shrinkable(self) -> bool:
+        """Whether unused pages can be given back one by one."""
+        return int(self.connection.execute("PRAGMA auto_vacuum").fetchone()[0]) == INCREMENTAL
+
+    def scrub(self, *, whatever_size: bool = False) -> bool:
+        """Rewrite the file, so that nothing of what was deleted is left in it, nor in the WAL. Not in a transaction.
+
+        That `secure_delete` overwrites what is deleted is not enough: where a page was once split, a copy may be left.
+        Returns whether the file was rewritten: a large one is only where that is asked for. Raises LedgerUnavailable.
+        """
+        is_due = whatever_size or self.bytes <= SMALL
+        with self._apart(), _translated():
+            if is_due:
+                self.connection.execute("VACUUM")
+            busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return is_due and not busy
 
     def migrate(self) -> int:
         """Bring the schema up to date; safe when two processes start at once. Returns its number.

@@ -51,11 +51,13 @@ def conversations(
     duplicates: float = 0.1,
     repeat_visitors: float = 0.3,
     zone: tzinfo = UTC,
+    email: str | None = None,
 ) -> Iterator[Conversation]:
-    """So many chats in the order in which they began, all of them over by `now`.
+    """So many chats in the order in which they began, all of them over by `now`, the last one just now.
 
     `duplicates` is the share of webhooks that are delivered twice. `repeat_visitors` is the share of chats with
     somebody seen before, as soon as anybody's chat is over; nobody has two chats at once. `zone` is the account's.
+    With an `email` they are all chats of one person.
     """
     if seed < 0 or not 0 <= chats <= MOST_CHATS:
         raise ValueError(f"a seed is not negative, and has at most {MOST_CHATS} chats")
@@ -68,12 +70,16 @@ def conversations(
         started_at = float(int(first + number * (PERIOD - LONGEST) / chats))
         while talking and talking[0][0] < started_at - LONGEST:
             seen.append(talking.popleft()[1])
-        if seen and random.random() < repeat_visitors:
+        if email is not None:
+            person = replace(new_person(seed, 0, Random(seed)), email=email)  # noqa: S311 - a script, no secret
+        elif seen and random.random() < repeat_visitors:
             person = changed(_taken(seen, random), random)
         else:
             person = new_person(seed, people, random)
             people += 1
         chat = _chat(seed, number, person, started_at, zone, random)
+        if number == chats - 1:
+            chat = replace(chat, started_at=float(int(now)) - (chat.ended_at - started_at))
         talking.append((started_at, person))
         yield Conversation(chat.id, person, chat.ended_at, _delivered(webhooks_of(chat), duplicates, random))
 

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sync.errors import LedgerError
+from sync.ledger.hearing import silent
 from sync.ledger.writer import Writer
 from sync.web.metrics import LedgerCollector
 from sync.web.unsubscribe import Unsubscribe
@@ -27,7 +28,7 @@ class Health:
     folder: Path | None
     disk_reserve: int
     fresh_for: float = 1.0
-    _checked: tuple[float, list[str]] = field(default=(-1e9, []))
+    _checked: tuple[float, list[str], list[str]] = field(default=(-1e9, [], []))
 
     async def healthz(self, request: Request) -> Response:
         """The process answers, and the thread that writes lives."""
@@ -37,14 +38,23 @@ class Health:
         return JSONResponse({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """The ledger can be written, and the disk is not nearly full."""
+        """The ledger can be written, and the disk is not nearly full. Of what is only strange there are warnings."""
         del request
         if time.monotonic() - self._checked[0] > self.fresh_for:
-            self._checked = (time.monotonic(), await self.findings())
-        findings = self._checked[1]
+            self._checked = (time.monotonic(), await self.findings(), await self.warnings())
+        _, findings, warnings = self._checked
         return JSONResponse(
-            {"status": "ready" if not findings else "not ready", "findings": findings}, 503 if findings else 200
+            {"status": "ready" if not findings else "not ready", "findings": findings, "warnings": warnings},
+            503 if findings else 200,
         )
+
+    async def warnings(self) -> list[str]:
+        """What is no fault of this service, a sentence each: a source that has gone silent."""
+        try:
+            async with asyncio.timeout(10):
+                return await self.writer.do(silent)
+        except (LedgerError, TimeoutError):
+            return []
 
     async def findings(self) -> list[str]:
         """What keeps the service from doing its work, a sentence each."""

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from sync.errors import LedgerError, NotAuthentic
+from sync.ledger.hearing import heard
 from sync.pipeline import Pipeline
 from sync.settings import is_loopback
 from sync.sources.base import Source, WebhookRequest
@@ -46,7 +47,8 @@ Take = Callable[[WebhookRequest], Awaitable[Response]]
 class Webhooks:
     """The endpoint `POST /webhooks/{source}[/{token}]`, where `feedback` is a mailer's that tells of bounces.
 
-    `rejected` counts what was not stored, by status; `counted` how much of that stands in the ledger already.
+    `rejected` counts what was not stored, by status, `heard` authentic webhooks, by source; `counted` how much of both
+    stands in the ledger already.
     """
 
     pipeline: Pipeline
@@ -56,6 +58,7 @@ class Webhooks:
     feedback: Mapping[str, Feedback] = field(default_factory=dict)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     rejected: Counter[str] = field(default_factory=Counter)
+    heard: Counter[str] = field(default_factory=Counter)
     counted: Counter[str] = field(default_factory=Counter)
 
     async def take(self, request: Request) -> Response:
@@ -100,6 +103,7 @@ class Webhooks:
 
     async def _receive(self, source: Source, request: WebhookRequest) -> Response:
         applied = await self.pipeline.receive(source, request)
+        self.heard[heard(source.name)] += 1
         return JSONResponse({"status": applied.status, "event": applied.event})
 
     async def _hear(self, feedback: Feedback, request: WebhookRequest) -> Response:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,8 +16,9 @@ from sync import wiring
 from sync.cli import main
 from sync.ids import new_id
 from sync.ledger import Ledger
+from sync.ledger.mailing import SINCE
 from sync.sandbox.app import build
-from sync.sandbox.store import Store
+from sync.sandbox.store import Mail, Store
 from sync.settings import Settings, load
 from tests.people import Clock
 
@@ -60,8 +62,23 @@ class Desk:
         ledger.engine.close()
         return [one.event for one in applied]
 
-    async def deliver(self, answer: Handler | None = None, *, names: Sequence[str] | None = None) -> None:
-        """Let the lanes run. The CRM is the sandbox, or `answer` says what comes back."""
+    def mail(self, **variables: str) -> None:
+        """Set up a mailer, the sandbox's if no other is named, as if it had been there since yesterday."""
+        self.set(**{"SYNC_MAILER": "sandbox", **variables})
+        ledger = self.open()
+        with ledger.transaction():
+            ledger.set_up_mail()
+            ledger.engine.run("set_mark", name=SINCE, value=repr(self.clock() - 86400))
+        ledger.engine.close()
+
+    @property
+    def outbox(self) -> list[Mail]:
+        return self.crm.mails()
+
+    async def deliver(
+        self, answer: Handler | None = None, *, names: Sequence[str] | None = None, mail: Handler | None = None
+    ) -> None:
+        """Let the lanes run. The CRM is the sandbox, or `answer` says what comes back; of a mailer `mail` says it."""
         settings, ledger = load(Settings), self.open()
         app = build(self.crm, clock=self.clock)
         served = [
@@ -73,6 +90,9 @@ class Desk:
             )
             for name in names or settings.destinations
         ]
+        transport = httpx.MockTransport(mail) if mail else httpx.ASGITransport(app=app)
+        sends = wiring.mailer(settings, clock=self.clock, transport=transport)
+        served += [] if sends is None else [sends]
         service = wiring.build(settings, ledger, served, clock=self.clock, random=Random(1))
         for destination in served:
             if answer is None and destination.name == wiring.SANDBOX:
@@ -95,16 +115,22 @@ def start(chat: int, **details: str | None) -> dict[str, Any]:
     return {"event": "CHAT_ON_START", "data": {"id": chat, "details": details, "date_created": "2026-09-21 10:00:00"}}
 
 
-def close(chat: int, **visitor: str | None) -> dict[str, Any]:
-    """A chat ends."""
+def close(chat: int, at: float | None = None, **visitor: str | None) -> dict[str, Any]:
+    """A chat ends, some hours ago or at a time."""
+    began = "2026-09-21 10:00:00" if at is None else f"{datetime.fromtimestamp(at - 65, UTC):%Y-%m-%d %H:%M:%S}"
     return {
         "event": "CHAT_ON_CLOSE",
         "id": str(chat),
         "users": {"visitor": visitor, "agent": {"name": "Grace"}},
         "chat_wait_time": 5,
         "chat_duration": 60,
-        "date_created": "2026-09-21 10:00:00",
+        "date_created": began,
     }
+
+
+def loses(request: httpx.Request) -> httpx.Response:
+    """A server whose answers never come."""
+    raise httpx.ReadError("lost", request=request)
 
 
 def says(status: int, message: str = "no") -> Handler:

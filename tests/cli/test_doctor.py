@@ -10,7 +10,7 @@ import uvicorn
 
 from sync.sandbox.app import build
 from sync.sandbox.store import Store
-from tests.cli.conftest import Desk, start
+from tests.cli.conftest import Desk, close, start
 
 GUARD = "t" * 24
 
@@ -134,3 +134,116 @@ def test_everything_wrong_is_told_at_once(desk: Desk) -> None:
 
     findings = levels(desk)
     assert (findings["sources"], findings["hubspot"]) == ("fail", "fail")
+
+
+def mail(desk: Desk) -> list[tuple[str, str, str | None]]:
+    return [(f["level"], f["found"], f["todo"]) for f in desk.json("doctor") if f["what"] == "mail"]
+
+
+def test_without_a_mailer_the_doctor_says_that_no_mail_is_sent(desk: Desk) -> None:
+    assert mail(desk) == [("ok", "no follow-up emails: SYNC_MAILER is not set", None)]
+
+
+def test_the_sandbox_as_mailer_is_in_order(desk: Desk) -> None:
+    desk.set(SYNC_MAILER="sandbox", FOLLOWUP_HOURS="9:00-18:00", FOLLOWUP_TIMEZONE="Europe/Berlin", FOLLOWUP_DELAY="20")
+
+    rules, links, ready = mail(desk)
+    assert {rules[0], links[0], ready[0]} == {"ok"}
+    assert "20 seconds after the close, between 09:00 and 18:00 (Europe/Berlin), from Our support" in rules[1]
+    assert "inside `crm-sync serve`" in ready[1]
+
+
+def test_a_sandbox_that_nobody_starts_is_mentioned(desk: Desk) -> None:
+    desk.set(SYNC_MAILER="sandbox", SYNC_DESTINATIONS="webhook", WEBHOOK_URL="http://127.0.0.1:1/")
+
+    assert [level for level, _, _ in mail(desk)][-2:] == ["fail", "warn"]
+    assert "crm-sync sandbox" in str(mail(desk)[-1][2])
+
+
+def test_what_a_mailer_needs_is_named_all_at_once(desk: Desk) -> None:
+    desk.take(start(1, email="ada@example.com"))
+    desk.set(SYNC_MAILER="resend")
+    assert mail(desk) == [("fail", "RESEND_API_KEY: is missing", "correct the variables that are named")]
+
+    desk.set(RESEND_API_KEY="k")
+    sender, links = mail(desk)
+    assert ("FOLLOWUP_FROM" in sender[1], "SYNC_PUBLIC_URL" in links[1]) == (True, True)
+    assert {sender[0], links[0]} == {"fail"}
+    assert levels(desk)["ledger"] == "ok"
+    desk.set(FOLLOWUP_DELAY="soon")
+    assert "FOLLOWUP_DELAY" in mail(desk)[0][1]
+    desk.set(SYNC_MAILER="pigeon")
+    assert "SYNC_MAILER names 'pigeon'" in mail(desk)[0][1]
+
+
+def test_a_template_that_cannot_be_rendered_fails_with_its_line(desk: Desk) -> None:
+    (desk.folder / "followup.txt").write_text("Hi {{ visitor.frist_name }}")
+    (desk.folder / "followup.html").write_text("<p>Hi</p>")
+    desk.set(SYNC_MAILER="sandbox", FOLLOWUP_TEMPLATES=str(desk.folder))
+
+    assert mail(desk)[0][:2] == (
+        "fail",
+        "followup.txt, line 1: it names something that does not exist, in: Hi {{ visitor.frist_name }}",
+    )
+
+
+def test_bounces_that_are_not_heard_of_come_with_the_address_to_enter(desk: Desk, crm: tuple[str, Store]) -> None:
+    desk.set(SYNC_MAILER="postmark", POSTMARK_SERVER_TOKEN="t", POSTMARK_BASE_URL=crm[0])
+    desk.set(FOLLOWUP_FROM="us@example.com", SYNC_PUBLIC_URL="https://chat.example.com/")
+    links, bounces = mail(desk)[1], mail(desk)[-1]
+    assert links[:2] == ("ok", "the unsubscribe links lead to https://chat.example.com")
+    assert bounces[0] == "warn"
+    assert "https://chat.example.com/webhooks/postmark" in str(bounces[2])
+    assert "POSTMARK_WEBHOOK_TOKEN" in bounces[1]
+
+    desk.set(POSTMARK_WEBHOOK_TOKEN="w" * 24)
+    assert mail(desk)[-1][0] == "ok"
+
+
+def test_links_that_nobody_else_can_open_are_warned_of(desk: Desk) -> None:
+    desk.set(SYNC_MAILER="smtp", SMTP_HOST="127.0.0.1", SMTP_PORT="1", SMTP_SECURITY="none")
+    desk.set(FOLLOWUP_FROM="us@example.com", SYNC_PUBLIC_URL="http://localhost:8900")
+
+    _, links, ready, bounces = mail(desk)
+    assert (links[0], "nobody but this machine" in links[1]) == ("warn", True)
+    assert (ready[0], str(ready[2]).endswith("SMTP_HOST")) == ("fail", True)
+    assert "sender's mailbox" in bounces[1]
+
+
+def test_mails_left_over_from_a_former_mailer_are_mentioned(desk: Desk) -> None:
+    desk.mail()
+    desk.take(start(1, email="ada@example.com"), close(1, email="ada@example.com"))
+    desk.monkeypatch.delenv("SYNC_MAILER")
+
+    assert ("warn", "1 emails are left over from when there was a mailer", "set SYNC_MAILER to send them") in mail(desk)
+
+
+def busy(desk: Desk, days: int) -> None:
+    """A chat every half an hour from 9 to 17 o'clock, for so many days until now."""
+    now = desk.clock.now
+    begin = now - now % 86400 - days * 86400
+    for day in range(days):
+        for half in range(17):
+            desk.clock.now = begin + day * 86400 + 9 * 3600 + half * 1800
+            desk.take(start(100 * day + half, email="ada@example.com"))
+    desk.clock.now = now
+
+
+def test_how_long_a_source_may_be_silent_is_proposed_and_then_checked(desk: Desk) -> None:
+    busy(desk, 8)
+    said = found(desk, "silence")
+    assert said.startswith("nobody is told when acquire sends nothing any more → set ACQUIRE_EXPECT_EVERY=45m")
+    assert "ACQUIRE_EXPECT_HOURS=9:00-17:00 (UTC)" in said
+
+    desk.set(ACQUIRE_EXPECT_EVERY="2h", ACQUIRE_EXPECT_HOURS="9:00-17:00")
+    assert levels(desk)["silence"] == "ok"
+    desk.set(ACQUIRE_EXPECT_EVERY="20m")
+    assert "longer than ACQUIRE_EXPECT_EVERY (20m)" in found(desk, "silence")
+
+
+def test_a_young_ledger_is_no_ground_for_a_proposal(desk: Desk) -> None:
+    desk.take(start(1, email="ada@example.com"))
+    assert "silence" not in levels(desk)
+
+    desk.set(ACQUIRE_EXPECT_EVERY="2h")
+    assert levels(desk)["silence"] == "ok"

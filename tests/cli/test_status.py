@@ -169,3 +169,16 @@ def test_a_damaged_ledger_is_one_sentence(desk: Desk, content: bytes) -> None:
     result = desk.run("status")
     assert result.exit_code == 3
     assert result.stderr.startswith("crm-sync: the ledger file is damaged")
+
+
+@pytest.mark.parametrize("key", ["silence:acquire", "repaired"])
+def test_a_source_that_is_silent_or_loses_webhooks_needs_a_person(desk: Desk, key: str) -> None:
+    desk.take(start(1, name="Ada", email="ada@example.com"))
+    ledger = desk.open()
+    with ledger.transaction():
+        ledger.engine.run("raise_alarm", key=key, text="Look at the webhook at the source.")
+    ledger.engine.close()
+
+    result = desk.run("status")
+    assert result.exit_code == 1
+    assert "Look at the webhook at the source." in result.stdout

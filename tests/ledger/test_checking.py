@@ -92,6 +92,8 @@ SPOILT = {
     "identities_of_joined": ["UPDATE contacts SET joined = 'co_gone'"],
     "emails_without_identity": ["DELETE FROM identities"],
     "mails_without_row": ["UPDATE deliveries SET kind = 'email' WHERE kind = 'chat'"],
+    "erased_with_data": [f"UPDATE contacts SET erased_at = {NOON}"],
+    "erased_still_owed": [f"UPDATE contacts SET erased_at = {NOON}"],
     "shared_records": ["UPDATE deliveries SET remote_id = 'r1' WHERE kind = 'contact'"],
 }
 

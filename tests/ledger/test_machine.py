@@ -93,6 +93,14 @@ def test_a_late_settle_writes_no_outcome_but_owes_the_subject_again(outcome: Out
     assert (row.state, row.due_at, row.done, row.remote_id, row.claim) == (State.PENDING, NOW, 2, "r9", 4)
 
 
+def test_a_late_receipt_says_which_record_to_change_where_none_is_known() -> None:
+    newer = replace(CLAIMED, claim=4, lease_until=None, remote_id=None, due_at=NOW + 60)
+
+    row = after(newer, TAKEN, claim=3)
+
+    assert (row.state, row.due_at, row.remote_id, row.ours) == (State.PENDING, NOW, "r1", True)
+
+
 def test_a_late_settle_during_a_newer_claim_makes_that_one_go_once_more() -> None:
     newer = replace(CLAIMED, claim=4)
 

@@ -138,3 +138,26 @@ def test_a_host_that_stands_still_in_a_transaction_does_not_hold_up_the_others(
     assert other.engine.rows("count_contacts")[0]["n"] == 1
     for ledger in (frozen, other):
         ledger.engine.close()
+
+
+def test_a_server_that_was_a_standby_is_written_to_as_soon_as_it_may_be(server: Server) -> None:
+    url = server.database()
+    first = PostgresEngine(url)
+    first.migrate()
+    first.close()
+
+    def read_only(word: str) -> None:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            name = url.split("?")[0].rsplit("/", 1)[-1]
+            connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {word}")
+
+    read_only("on")
+    ledger = Ledger(PostgresEngine(url), CRM, new_id=Ids())
+    with pytest.raises(LedgerUnavailable), ledger.transaction():
+        ledger.apply([event("v1:1", "ada@example.com")])
+    read_only("off")
+    with ledger.transaction():
+        ledger.apply([event("v1:1", "ada@example.com")])
+
+    assert ledger.engine.rows("count_contacts")[0]["n"] == 1
+    ledger.engine.close()

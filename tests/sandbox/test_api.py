@@ -269,6 +269,63 @@ async def test_a_deleted_contact_is_gone_and_its_email_free(crm: httpx.AsyncClie
     assert again["id"] != result["id"]
 
 
+async def test_a_deleted_contact_can_be_read_for_90_days(tmp_path: Path) -> None:
+    now = [1_750_000_000.0]
+    store = Store(tmp_path / "crm.sqlite3")
+    transport = httpx.ASGITransport(build(store, clock=lambda: now[0]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as crm:
+        made = (await upsert(crm, ada(firstname="Ada")))["results"][0]["id"]
+        await crm.delete(f"{CONTACTS}/{made}")
+        wanted = {"inputs": [{"id": made}], "properties": ["firstname"]}
+
+        there = await post(crm, f"{CONTACTS}/batch/read", wanted, 207)
+        archived = await post(crm, f"{CONTACTS}/batch/read?archived=true", wanted)
+        now[0] += 90 * 86400
+        later = await post(crm, f"{CONTACTS}/batch/read?archived=true", wanted, 207)
+        one = await crm.get(f"{CONTACTS}/{made}?archived=true")
+    store.close()
+
+    assert (there["results"], later["results"], one.status_code) == ([], [], 404)
+    ((found),) = archived["results"]
+    assert (found["id"], found["archived"], found["properties"]["firstname"]) == (made, True, "Ada")
+
+
+async def test_merged_contacts_are_one_new_record_under_all_their_ids(crm: httpx.AsyncClient, store: Store) -> None:
+    first, second = [
+        (await upsert(crm, {**ada(**said), "id": email}))["results"][0]["id"]
+        for email, said in (("ada@example.com", {"firstname": "Ada"}), ("a@work.example", {"phone": "1"}))
+    ]
+
+    merged = await post(crm, f"{CONTACTS}/merge", {"primaryObjectId": first, "objectIdToMerge": second})
+
+    assert merged["id"] not in (first, second)
+    read = await post(crm, f"{CONTACTS}/batch/read", {"inputs": [{"id": first}, {"id": second}], "properties": []})
+    assert [entry["id"] for entry in read["results"]] == [merged["id"]]
+    assert store.contacts[0].properties == {
+        "email": "ada@example.com",
+        "firstname": "Ada",
+        "phone": "1",
+        "hs_additional_emails": "a@work.example",
+        "hs_merged_object_ids": f"{first};{second}",
+    }
+    by_email = {"inputs": [{"id": "a@work.example"}], "idProperty": "email", "properties": []}
+    assert (await post(crm, f"{CONTACTS}/batch/read", by_email))["results"][0]["id"] == merged["id"]
+    taken = await crm.post(CONTACTS, json={"properties": {"email": "a@work.example"}})
+    assert taken.status_code == 409
+    await post(crm, f"{CONTACTS}/merge", {"primaryObjectId": first, "objectIdToMerge": second}, 404)
+
+
+async def test_a_search_has_its_limits(crm: httpx.AsyncClient) -> None:
+    def among(n: int, name: str = "email") -> dict[str, Any]:
+        wanted = [f"a{number}@example.com" for number in range(n)]
+        return {"filterGroups": [{"filters": [{"propertyName": name, "operator": "IN", "values": wanted}]}]}
+
+    await upsert(crm, ada())
+    await post(crm, f"{CONTACTS}/search", among(100))
+    await post(crm, f"{CONTACTS}/search", among(101), 400)
+    await post(crm, f"{CONTACTS}/search", {**among(100), "properties": ["x" * 3000]}, 400)
+
+
 async def test_a_gdpr_delete_takes_the_notes_along(crm: httpx.AsyncClient, store: Store) -> None:
     (result,) = (await upsert(crm, ada()))["results"]
     await post(crm, NOTES, note(result["id"]), 201)

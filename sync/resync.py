@@ -1,0 +1,271 @@
+"""The scheduled re-sync: pull → repair → verify → drain, one at a time per ledger.
+
+    pull     what the source knows and no webhook told of        `pull.py`
+    repair   what the ledger knows and is owed to nobody         `reconcile.py`
+    verify   what a destination has otherwise than the ledger    `verify.py`
+    drain    everything that is due, delivered                   `service.py`, or the `serve` that runs
+
+Each step can go alone. A step that is broken off goes on where it was at the next run.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import structlog
+
+from sync.alarms import raise_repaired
+from sync.destinations.base import Destination
+from sync.errors import DeliveryError, LedgerInUse, SettingsError, SourceError
+from sync.http import Client
+from sync.ids import new_id
+from sync.ledger import Ledger
+from sync.ledger.locking import alone
+from sync.models import MAIL, Kind
+from sync.pull import Day, Pulled, compare_days, pull
+from sync.reconcile import owe_everybody, replay_events
+from sync.service import dispatch_once, sandbox_beside
+from sync.settings import Settings
+from sync.sources.base import Source
+from sync.verify import Drift, DriftKind, Verified, verify
+from sync.wiring import destinations, paced, sources
+
+log = structlog.get_logger("sync.resync")
+
+LOCK = "a re-sync"
+
+LOOK = 1.0
+"""Seconds between two looks at whether a running `serve` has delivered everything."""
+
+UNREPAIRED = frozenset({DriftKind.MISSING, DriftKind.CHANGED, DriftKind.DUPLICATE, DriftKind.MOVED})
+"""Drift that is somebody's work where it is not owed again. What a person did over there on purpose is respected."""
+
+
+class Step(StrEnum):
+    """What a re-sync does, in this order."""
+
+    PULL = "pull"
+    REPAIR = "repair"
+    VERIFY = "verify"
+    DRAIN = "drain"
+
+
+class Verdict(IntEnum):
+    """How it ended: the exit code."""
+
+    CLEAN = 0
+    REPAIRED = 1
+    NEEDS_PERSON = 2
+    FAILED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to do. `since`: epoch seconds; `wait`: seconds for a running `serve` to deliver what is due."""
+
+    steps: frozenset[Step] = frozenset(Step)
+    since: float | None = None
+    source: str | None = None
+    destination: str | None = None
+    sample: int | None = None
+    fix: bool = False
+    fix_deleted: bool = False
+    dry_run: bool = False
+    wait: float = 600.0
+
+
+@dataclass
+class Report:
+    """What was done. `owed`: subjects owed anew by `repair`; `attempts`: deliveries made by us; `left`: still due.
+
+    `failed`: a sentence for each step that could not be done.
+    """
+
+    pulled: list[Pulled] = field(default_factory=list)
+    days: dict[str, list[Day]] = field(default_factory=dict)
+    read_again: int = 0
+    owed: int = 0
+    verified: list[Verified] = field(default_factory=list)
+    attempts: int = 0
+    left: int = 0
+    failed: list[str] = field(default_factory=list)
+    needs_person: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """How it ended."""
+        if self.failed:
+            return Verdict.FAILED
+        if self.needs_person or any(_left_to_a_person(found) for found in self.verified):
+            return Verdict.NEEDS_PERSON
+        repaired = self.owed + self.read_again + sum(found.repaired for found in self.pulled)
+        repaired += sum(found.owed for found in self.verified)
+        return Verdict.REPAIRED if repaired else Verdict.CLEAN
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values for JSON. They hold what people typed: for the operator only."""
+        return {
+            "verdict": self.verdict.name.lower(),
+            "pulled": [asdict(found) for found in self.pulled],
+            "days": {
+                source: [{**asdict(day), "day": day.day.isoformat()} for day in days]
+                for source, days in self.days.items()
+            },
+            "read_again": self.read_again,
+            "owed": self.owed,
+            "verified": [found.plain() for found in self.verified],
+            "attempts": self.attempts,
+            "left": self.left,
+            "failed": self.failed,
+        }
+
+
+def _left_to_a_person(found: Verified) -> bool:
+    drift = sum(n for kind, n in found.counts.items() if kind in UNREPAIRED)
+    return drift > found.owed
+
+
+@dataclass
+class Told:
+    """Who hears how far it is. All of it is for a person's eyes."""
+
+    step: Callable[[Step, str], None] = lambda _step, _name: None
+    pulled: Callable[[Pulled], None] = lambda _: None
+    drift: Callable[[Drift], None] = lambda _: None
+
+
+async def resync(settings: Settings, ledger: Ledger, wish: Wish, told: Told | None = None) -> Report:
+    """Do what is wished, one re-sync at a time per ledger.
+
+    Raises LedgerInUse where another one runs, SettingsError for a source or destination that nobody serves.
+    """
+    telling = told or Told()
+    asked = _named(sources(settings), wish.source, "SYNC_SOURCES")
+    _named({name: None for name in ledger.takers if name != MAIL}, wish.destination, "SYNC_DESTINATIONS")
+    report = Report()
+    async with alone(ledger, LOCK), sandbox_beside(settings):
+        if Step.PULL in wish.steps:
+            await _pull(ledger, list(asked.values()), wish, report, telling)
+        if Step.REPAIR in wish.steps:
+            _repair(ledger, sources(settings), wish, report, telling)
+        if Step.VERIFY in wish.steps:
+            await _verify(settings, ledger, wish, report, telling)
+    if Step.DRAIN in wish.steps and not wish.dry_run:
+        telling.step(Step.DRAIN, "")
+        report.attempts = await _drain(settings, ledger, wish.wait)
+        report.left = due(ledger)
+    return report
+
+
+def _named(known: Mapping[str, Any], wanted: str | None, variable: str) -> Mapping[str, Any]:
+    if wanted is None:
+        return known
+    if wanted not in known:
+        raise SettingsError(f"{variable} does not name {wanted!r}")
+    return {wanted: known[wanted]}
+
+
+async def _pull(ledger: Ledger, asked: Sequence[Source], wish: Wish, report: Report, told: Told) -> None:
+    for source in asked:
+        if not source.can_pull:
+            continue
+        told.step(Step.PULL, source.name)
+        try:
+            found = await pull(
+                ledger,
+                source,
+                clock=time.time,
+                new_id=new_id,
+                since=wish.since,
+                dry_run=wish.dry_run,
+                told=told.pulled,
+            )
+            days = await compare_days(ledger, source, clock=time.time)
+        except SourceError as error:
+            report.failed.append(f"{source.name} could not be pulled: {error}")
+            continue
+        report.pulled.append(found)
+        report.days |= {source.name: days} if days else {}
+        if not wish.dry_run:
+            with ledger.transaction():
+                raise_repaired(ledger, found.missed)
+
+
+def _repair(ledger: Ledger, known: Mapping[str, Source], wish: Wish, report: Report, told: Told) -> None:
+    """Read again what could not be read, and owe whoever is owed to nobody: a destination may be newer than they."""
+    told.step(Step.REPAIR, "")
+    report.read_again = replay_events(ledger, known, dry_run=wish.dry_run).read
+    if wish.dry_run:
+        return
+    for name, kinds in ledger.takers.items():
+        if Kind.CONTACT in kinds and wish.destination in (None, name):
+            owed = owe_everybody(ledger, name)
+            report.owed += owed.contacts + owed.chats
+
+
+async def _verify(settings: Settings, ledger: Ledger, wish: Wish, report: Report, told: Told) -> None:
+    for served in destinations(settings):
+        try:
+            if served.name != MAIL and wish.destination in (None, served.name):
+                told.step(Step.VERIFY, served.name)
+                report.verified.append(await _verified(ledger, served, wish, told))
+        finally:
+            await served.client.aclose()
+    report.failed += [f"{found.destination}: {found.stopped}" for found in report.verified if found.stopped]
+
+
+async def _verified(ledger: Ledger, served: Destination, wish: Wish, told: Told) -> Verified:
+    paced(served, ledger)
+    return await verify(
+        ledger,
+        served,
+        sample=wish.sample,
+        seed=int(time.time()),
+        fix=wish.fix,
+        fix_deleted=wish.fix_deleted,
+        dry_run=wish.dry_run,
+        since=wish.since,
+        told=told.drift,
+    )
+
+
+async def _drain(settings: Settings, ledger: Ledger, wait: float) -> int:
+    """Deliver everything that is due; where a `serve` does so, wait for it. Returns how many attempts were ours."""
+    try:
+        return await dispatch_once(settings)
+    except LedgerInUse:
+        end = time.monotonic() + wait
+        while due(ledger) and time.monotonic() < end:
+            await asyncio.sleep(LOOK)
+        return 0
+
+
+def due(ledger: Ledger) -> int:
+    """How many deliveries could go now, or are on their way."""
+    return int(ledger.engine.rows("count_due")[0]["n"])
+
+
+async def ping(url: str) -> bool:
+    """Tell a heartbeat's address that a re-sync is done. Returns whether it heard."""
+    async with _client(url) as client:
+        with suppress(DeliveryError):
+            return (await client.call("GET", url)).is_success
+    return False
+
+
+@asynccontextmanager
+async def _client(url: str) -> AsyncIterator[Client]:
+    client = Client(url, timeout=10, connections=1)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def steps_of(chosen: Collection[Step]) -> frozenset[Step]:
+    """The chosen steps; all of them where none is chosen."""
+    return frozenset(chosen) or frozenset(Step)

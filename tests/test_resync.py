@@ -1,0 +1,259 @@
+"""The scheduled re-sync as it is run: the command, a real ledger, an imitation Acquire and CRM behind real HTTP."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sync import wiring
+from sync.cli import main
+from sync.ids import new_id
+from sync.ledger import Ledger
+from sync.ledger.locking import take
+from sync.sandbox.store import Change, Store
+from sync.settings import Settings, load
+from tests.databases import Server
+from tests.fakes.acquire import Account
+from tests.fakes.acquire_server import AcquireServer
+from tests.people import NOON
+from tests.processes import Listener, free_port
+from tests.test_pull import chats_of
+
+CHATS = 60
+
+
+def shown(store: Store) -> list[tuple[str, ...]]:
+    """Everybody in a CRM."""
+    names = ("email", "firstname", "lastname", "phone")
+    return sorted(tuple(record.properties.get(name) or "" for name in names) for record in store.contacts)
+
+
+@dataclass
+class Night:
+    """A machine at night: no `serve` runs, the timer calls `crm-sync resync`."""
+
+    folder: Path
+    source: AcquireServer
+    account: Account
+
+    @property
+    def crm_file(self) -> Path:
+        return self.folder / "crm.sqlite3"
+
+    def open(self) -> Ledger:
+        return wiring.open_ledger(load(Settings))
+
+    def hear(self, lost: int = 0) -> int:
+        """The webhooks of the day arrive, but for every so-manieth and all of some chats.
+
+        Returns how many chats nobody told of.
+        """
+        source, ledger = wiring.sources(load(Settings))["acquire"], self.open()
+        told = enumerate(self.account.webhooks(), 1)
+        webhooks = [w for n, w in told if not lost or (n % lost and int(w.chat.rpartition(":")[2]) % (3 * lost))]
+        with closing(ledger.engine), ledger.transaction():
+            ledger.apply([source.read(w.body, event_id=new_id("ev", w.at), received_at=w.at) for w in webhooks])
+            known = {row["chat"] for row in ledger.engine.read("SELECT chat FROM chats")}
+        return len({w.chat for w in self.account.webhooks()}) - len(known)
+
+    def resync(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, ["resync", *arguments], catch_exceptions=False)
+
+    def report(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        done = self.resync("--json", *arguments)
+        return done.exit_code, json.loads(done.stdout)
+
+    def people(self) -> list[tuple[str, ...]]:
+        """Who is in the CRM."""
+        with closing(Store(self.crm_file)) as store:
+            return shown(store)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def night(
+    request: pytest.FixtureRequest, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Night]:
+    now = float(int(time.time()))
+    chats = [replace(chat, started_at=chat.started_at - NOON + now - 7200) for chat in chats_of(7, CHATS, apart=300)]
+    account = Account(chats, time.time)
+    with AcquireServer(account) as source:
+        settings = {
+            "SYNC_LEDGER": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+            if request.param == "sqlite"
+            else server.database(),
+            "SYNC_SECRET_KEY": "canary" * 6,
+            "SYNC_LOG_LEVEL": "error",
+            "SANDBOX_BASE_URL": f"http://127.0.0.1:{free_port()}",
+            "SANDBOX_FILE": str(tmp_path / "crm.sqlite3"),
+            "SANDBOX_CALLS_PER_10S": "10000",
+            **source.settings,
+        }
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        made = Night(tmp_path, source, account)
+        made.open().engine.close()
+        yield made
+
+
+def reference(night: Night, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Who is in a CRM to which nothing was lost."""
+    with monkeypatch.context() as there:
+        there.setenv("SYNC_LEDGER", f"sqlite:///{night.folder / 'reference.sqlite3'}")
+        there.setenv("SANDBOX_FILE", str(night.folder / "reference-crm.sqlite3"))
+        there.setenv("SANDBOX_BASE_URL", f"http://127.0.0.1:{free_port()}")
+        whole = Night(night.folder, night.source, night.account)
+        whole.open().engine.close()
+        whole.hear()
+        assert whole.resync("--drain").exit_code == 0
+        with closing(Store(night.folder / "reference-crm.sqlite3")) as store:
+            return shown(store)
+
+
+def test_what_webhooks_missed_is_in_the_crm_after_a_night_and_a_second_night_finds_nothing(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missed = night.hear(lost=4)
+    code, report = night.report()
+
+    assert (code, report["failed"]) == (1, [])
+    assert sum(found["missed"] for found in report["pulled"]) == missed > 0
+    assert night.people() == reference(night, monkeypatch)
+    again, second = night.report()
+    assert (again, second["attempts"], second["owed"]) == (0, 0, 0)
+    assert [found["repaired"] for found in second["pulled"]] == [0]
+    ledger = night.open()
+    assert ledger.engine.rows("open_alarms") == []
+    ledger.engine.close()
+
+
+def test_a_dry_run_says_it_and_does_nothing(night: Night) -> None:
+    missed = night.hear(lost=4)
+    before = _everything(night)
+
+    code, report = night.report("--dry-run")
+
+    assert code == 1
+    assert report["pulled"][0]["missed"] == missed
+    assert _everything(night) == before
+
+
+def _everything(night: Night) -> list[Any]:
+    ledger = night.open()
+    rows = [ledger.engine.read(f"SELECT * FROM {table} ORDER BY id") for table in ("events", "chats", "deliveries")]
+    ledger.engine.close()
+    return [[dict(row) for row in table] for table in rows]
+
+
+def test_a_crm_that_was_edited_is_told_of_and_repaired_where_it_is_ours(night: Night) -> None:
+    night.hear()
+    assert night.resync().exit_code in (0, 1)
+    before = night.people()
+    with closing(Store(night.crm_file)) as store:
+        ledger = night.open()
+        held = ledger.engine.read(
+            "SELECT remote_id FROM deliveries WHERE kind = 'contact' AND state = 'delivered' LIMIT 2"
+        )
+        ledger.engine.close()
+        changed, gone = (store.one("contacts", int(row["remote_id"])) for row in held)
+        assert changed is not None and gone is not None
+        store.write("contacts", [Change(changed, {"phone": "+12025550199"})], made_by="a person", now=time.time())
+        store.archive(gone.id, now=time.time())
+
+    code, found = night.report("--verify")
+    kinds = {kind: n for kind, n in found["verified"][0]["counts"].items() if n}
+    assert (code, kinds) == (2, {"changed": 1, "deleted": 1})
+    code, fixed = night.report("--fix")
+    assert (code, fixed["verified"][0]["owed"]) == (1, 1)
+    assert len(night.people()) == len(before) - 1
+    assert set(night.people()) <= set(before)
+    code, brought_back = night.report("--fix-deleted")
+    assert (code, brought_back["verified"][0]["owed"]) == (1, 1)
+    assert night.people() == before
+    assert night.resync("--fix").exit_code == 0
+
+
+def test_only_one_runs_at_a_time(night: Night) -> None:
+    ledger = night.open()
+    take(ledger, "a re-sync", "another host, process 7, x", 120)
+    ledger.engine.close()
+
+    done = night.resync("--repair")
+
+    assert done.exit_code == 3
+    assert "another host, process 7" in done.stderr
+
+
+def test_a_source_that_is_down_fails_the_pull_and_the_rest_is_done(night: Night) -> None:
+    night.hear()
+    night.source.api.before = lambda request: _unavailable()
+
+    code, report = night.report()
+
+    assert code == 3
+    assert "acquire could not be pulled" in report["failed"][0]
+    assert len(night.people()) > 0
+
+
+def _unavailable() -> Any:
+    import httpx
+
+    return httpx.Response(401)
+
+
+def test_a_monitor_hears_of_every_night_that_went_to_its_end(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Listener() as monitor:
+        monkeypatch.setenv("SYNC_HEARTBEAT_URL", monitor.url)
+        night.hear()
+        assert night.resync("--repair", "--drain").exit_code == 0
+        assert monitor.calls == 1
+        night.source.api.before = lambda request: _unavailable()
+        assert night.resync("--pull").exit_code == 3
+        assert monitor.calls == 1
+
+
+def test_a_name_that_is_none_is_said(night: Night) -> None:
+    assert night.resync("--pull", "--source", "intercom").exit_code == 2
+    assert night.resync("--verify", "--destination", "salesforce").exit_code == 2
+    assert night.resync("--since", "yesterday").exit_code == 2
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.hear(lost=3)
+    for calls in (1, 4, 9, 20, 40):
+        process = subprocess.Popen([sys.executable, "-m", "sync", "resync", "--fix"], stdout=subprocess.DEVNULL)
+        _kill_at(night, process, calls)
+        _let_go(night)
+    assert night.resync("--fix").exit_code in (0, 1)
+
+    assert night.people() == reference(night, monkeypatch)
+    assert night.resync("--fix").exit_code == 0
+
+
+def _let_go(night: Night) -> None:
+    """What the lease of the lock does by itself two minutes later."""
+    ledger = night.open()
+    (held,) = ledger.engine.rows("get_lock", name="a re-sync")
+    ledger.engine.run("drop_lock", name="a re-sync", owner=held["owner"])
+    ledger.engine.close()
+
+
+def _kill_at(night: Night, process: "subprocess.Popen[bytes]", calls: int) -> None:
+    left = [calls]
+
+    def heard() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            process.send_signal(signal.SIGKILL)
+
+    night.source.heard = heard
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    night.source.heard = lambda: None
