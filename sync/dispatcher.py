@@ -103,7 +103,7 @@ class Lane:
 
     async def _carry(self, claimed: Claimed) -> None:
         settlements = await self._attempt(claimed)
-        await self._settle(settlements, claimed.owed[0].lease_until)
+        await self._settle(settlements, claimed.asked_at + self.lease)
         for settlement in settlements:
             _tell(self.destination.name, claimed.kind, settlement)
 

@@ -46,6 +46,9 @@ from sync.sources.base import Source, WebhookRequest
 
 log = structlog.get_logger("sync.pipeline")
 
+HOUR = 3600.0
+"""Seconds by which clocks may differ before a time in the future says nothing any more."""
+
 EARLIER = UnderWay("an earlier attempt at it is still under way here", after=1.0)
 
 FORBIDDEN = 403
@@ -74,7 +77,9 @@ class Pipeline:
 
     async def claim(self, destination: Destination, limits: Sequence[tuple[Kind, int]], lease: float) -> Claimed:
         """Lease the next batch for a destination. Returns after the claim is committed. Raises LedgerUnavailable."""
-        return await self.writer.claim(destination.name, limits, lease)
+        asked_at = self.clock()
+        claimed = await self.writer.claim(destination.name, limits, lease)
+        return replace(claimed, asked_at=asked_at)
 
     async def deliver(
         self, destination: Destination, claimed: Claimed, lease: float, under_way: Set[str] = frozenset()
@@ -83,7 +88,7 @@ class Pipeline:
 
         Deliveries that are still `under_way` here, from before their lease lapsed, are put off.
         """
-        send_by.set(min(owed.lease_until for owed in claimed.owed) - lease / 2)
+        send_by.set(claimed.asked_at + lease / 2)
         going = replace(claimed, owed=tuple(owed for owed in claimed.owed if owed.delivery not in under_way))
         sent = iter(await self._attempt(destination, going) if going.owed else ())
         results = [EARLIER if owed.delivery in under_way else next(sent) for owed in claimed.owed]
@@ -123,7 +128,7 @@ class Pipeline:
         except DeliveryError as error:
             if not (isinstance(error, Waiting) and error.may_have_landed):
                 raise
-            if self.clock() < email.written_at + mailer.repeatable_for:
+            if -HOUR < self.clock() - email.written_at < mailer.repeatable_for:
                 raise Unreachable(error.reason, status=error.status, after=error.after) from error
             raise AnswerLost(f"{error.reason}; nobody knows whether it went out", status=error.status) from error
         except Exception as error:

@@ -408,3 +408,22 @@ async def test_what_outlived_its_lease_here_is_not_sent_a_second_time_beside_its
 
     assert len(service.crm.state.store.notes) == 1
     assert states(service.ledger) == {("contact", "delivered"): 1, ("chat", "delivered"): 1}
+
+
+async def test_a_host_whose_clock_is_wrong_delivers_all_the_same(service: Running) -> None:
+    """Its leases are by the ledger's clock; how much of them is left it tells by its own."""
+    service.service.pipeline.__dict__["clock"] = lambda: service.clock() + HOUR
+    await service.post(start())
+    await service.drain()
+
+    assert states(service.ledger) == {("contact", "delivered"): 1}
+
+
+async def test_what_was_owed_while_the_clock_was_ahead_goes_once_it_is_right(service: Running) -> None:
+    service.clock.now += 24 * HOUR
+    await service.post(start())
+    service.clock.now -= 24 * HOUR
+    await service.drain()
+    await service.drain()
+
+    assert states(service.ledger) == {("contact", "delivered"): 1}

@@ -117,7 +117,7 @@ def _notes(evidence: Evidence) -> Iterator[Finding]:
             by_word.setdefault(word, []).append(note)
     noted = 0
     for person in evidence.people:
-        for chat in person.chats:
+        for chat in filter(lambda chat: chat.lines, person.chats):
             found = {note["id"]: note for line in chat.lines for note in by_word.get(line, [])}
             noted += len(found)
             rows = (*_chat_rows(evidence, chat.number), *map(str, found.values()))

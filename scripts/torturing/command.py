@@ -13,8 +13,7 @@ from types import FrameType
 
 import click
 
-from torturing.checks import LOST, WRONG, Finding, findings
-from torturing.gathering import evidence_of
+from torturing.checks import LOST, WRONG, Finding
 from torturing.ledgers import in_file, on_server
 from torturing.report import Outcome, table, told
 from torturing.runs import BOTH, RUNS, Run
@@ -97,6 +96,7 @@ def played(each: Planned, server: PostgresServer | None) -> Outcome:
     began = time.monotonic()
     found: list[Finding] = []
     try:
+        each.run.prepare(stage, each.seed)
         stage.open()
         try:
             each.run.play(stage, each.seed)
@@ -104,7 +104,7 @@ def played(each: Planned, server: PostgresServer | None) -> Outcome:
             found.append(Finding(WRONG, each.run.name, f"could not be played: {error}"))
         if not stage.drain():
             found.append(Finding(LOST, "the rest", "was not delivered in time"))
-        found += [*stage.complaints, *findings(evidence_of(stage))]
+        found += [*stage.complaints, *each.run.judge(stage)]
     finally:
         stage.close()
     if not found:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 CRASHING = Path(__file__).resolve().parent / "crashing"
-OURS = ("SYNC_", "ACQUIRE_", "HUBSPOT_", "WEBHOOK_", "SANDBOX_", "TORTURE_")
+OURS = (
+    *("SYNC_", "ACQUIRE_", "HUBSPOT_", "WEBHOOK_", "SANDBOX_", "TORTURE_"),
+    *("FOLLOWUP_", "SMTP_", "RESEND_", "POSTMARK_"),
+)
 
 
 def environment(settings: Mapping[str, str], path: Path) -> dict[str, str]:

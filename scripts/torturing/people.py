@@ -34,7 +34,10 @@ FIRST_CHAT = 10**6
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One chat: what its visitor says about himself, and the lines of its transcript. Times are epoch seconds."""
+    """One chat: what its visitor says about himself, and the lines of its transcript. Times are epoch seconds.
+
+    Without a line it only begins, and becomes no note.
+    """
 
     number: int
     visitor_id: str
@@ -43,6 +46,8 @@ class Chat:
     phone: str | None
     started_at: float
     lines: tuple[str, ...]
+    zone: str = "UTC"
+    """By whose clock its dates are written."""
 
 
 @dataclass(frozen=True, slots=True)

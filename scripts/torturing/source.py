@@ -5,6 +5,7 @@ It knows nothing of the service but its addresses. Whatever is not a 200 (a 503,
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -46,10 +47,16 @@ class Source:
     introduce: Callable[[Person], None] = lambda _person: None
     pause: float = 0.1
     now: float = field(default_factory=time.time)
+    visitor: Callable[[int], Person] | None = None
+    """Makes up the n-th person, where it is not to be one of `people`."""
+    plan: Callable[[Person, Random], Iterator[list[Webhook]]] | None = None
+    """Says what comes when, where it is not as in `volleys`."""
     taken: list[Taken] = field(default_factory=list)
     never: list[Webhook] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)
     tries: int = 0
+    answers: Counter[int] = field(default_factory=Counter)
+    """How often each status came."""
     _next: int = 0
     _lock: Lock = field(default_factory=Lock)
     _stop: Event = field(default_factory=Event)
@@ -59,8 +66,13 @@ class Source:
 
     def start(self) -> None:
         """Begin to send."""
-        self._threads = [Thread(target=self._work, name=f"source-{n}", daemon=True) for n in range(WORKERS)]
-        for thread in self._threads:
+        self.reinforce(WORKERS)
+
+    def reinforce(self, workers: int) -> None:
+        """Send with so many more at a time."""
+        threads = [Thread(target=self._work, name=f"source-{n}", daemon=True) for n in range(workers)]
+        self._threads += threads
+        for thread in threads:
             thread.start()
 
     def finish(self) -> None:
@@ -85,7 +97,7 @@ class Source:
     def newcomer(self) -> Person:
         """The next visitor, and remember them."""
         with self._lock:
-            someone = person(self._next, self.seed, self.now)
+            someone = self.visitor(self._next) if self.visitor else person(self._next, self.seed, self.now)
             self._next += 1
             self.people.append(someone)
         self.introduce(someone)
@@ -96,7 +108,7 @@ class Source:
             with ThreadPoolExecutor(max_workers=50) as crowd:
                 while not self._stop.is_set():
                     someone = self.newcomer()
-                    for volley in volleys(someone, chance(self.seed, someone.key)):
+                    for volley in (self.plan or volleys)(someone, chance(self.seed, someone.key)):
                         self._fire(volley, crowd)
                         self._abort.wait(self.pause)
         except BaseException as error:  # noqa: BLE001 - a thread's failure is the run's failure
@@ -129,6 +141,7 @@ class Source:
             connection.request("POST", self.path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             said = answer.read()
+            self.answers[answer.status] += 1
             return dict(json.loads(said)) if answer.status == 200 else None
         except (OSError, HTTPException, ValueError):
             return None

@@ -21,6 +21,7 @@ from torturing.crm import Behaviour
 from torturing.ledgers import LedgerTables
 from torturing.members import SCRIPTS, Member, crm_sync, until
 from torturing.people import Person, known_as
+from torturing.proxy import Between
 from torturing.records import UID
 from torturing.server import PostgresServer
 from torturing.source import PATIENCE, Source
@@ -34,6 +35,7 @@ STALLED = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction' "
     "AND state_change < clock_timestamp() - interval '1 second'"
 )
+LISTENING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'"
 DRAINING = 150.0
 STARTING = 30.0
 CALLS_PER_10S = 600
@@ -58,6 +60,12 @@ class Stage:
     behaviour: Behaviour = field(default_factory=lambda: Behaviour(broken=0.02, cut=0.004, slow=0.03))
     extra: Mapping[str, str] = field(default_factory=dict)
     dispatcher_count: int = 3
+    calls_per_10s: int = CALLS_PER_10S
+    draining: float = DRAINING
+    source_options: dict[str, Any] = field(default_factory=dict)
+    """What the source is told beyond the usual."""
+    neighbours: list[Member] = field(default_factory=list)
+    """Processes that a run brings along beside the service."""
     kills: int = 0
     receivers: list[Member] = field(default_factory=list)
     dispatchers: list[Member] = field(default_factory=list)
@@ -67,6 +75,8 @@ class Stage:
     """What a run itself saw go wrong."""
     endings_are_fine: bool = False
     """Whether a process may end by itself: while there is no database, it says so and does."""
+    proxies: dict[str, Between] = field(default_factory=dict)
+    """What a run put between the service and others, by who is behind it. It stands to the end."""
     _crm: Member | None = None
     _source: Source | None = None
 
@@ -102,7 +112,7 @@ class Stage:
             "ACQUIRE_URL_TOKEN": TOKEN,
             "HUBSPOT_BASE_URL": f"http://127.0.0.1:{self.crm_port}",
             "HUBSPOT_ACCESS_TOKEN": "torture",
-            "HUBSPOT_CALLS_PER_10S": str(CALLS_PER_10S),
+            "HUBSPOT_CALLS_PER_10S": str(self.calls_per_10s),
             "HUBSPOT_TIMEOUT": str(TIMEOUT),
             "HUBSPOT_SEARCH_LAG": "1",
             **({"HUBSPOT_UID_PROPERTY": UID} if self.seed % 2 else {}),
@@ -111,17 +121,20 @@ class Stage:
 
     def open(self) -> None:
         """Bring everything up, and begin to send."""
-        behaviour = json.dumps(asdict(self.behaviour) | {"seed": self.seed, "limit": CALLS_PER_10S})
+        behaviour = json.dumps(asdict(self.behaviour) | {"seed": self.seed, "limit": self.calls_per_10s})
         command = [sys.executable, "-m", "torturing.crm", str(self.crm_port), str(self.folder / "crm.jsonl"), behaviour]
         self._crm = Member("crm", command, self.folder, {}, SCRIPTS)
         self._crm.start()
         until(lambda: self.asked("/_state") is not None, "the imitation CRM starts", STARTING)
+        for neighbour in self.neighbours:
+            neighbour.start()
         self._hire()
         for member in self.members:
             member.start()
         self.until_up()
         path = f"/webhooks/acquire/{TOKEN}"
-        self._source = Source(self.ports, path, self.seed, self.folder / "taken.jsonl", self._introduce)
+        journal = self.folder / "taken.jsonl"
+        self._source = Source(self.ports, path, self.seed, journal, self._introduce, **self.source_options)
         self._source.start()
 
     def _hire(self) -> None:
@@ -151,6 +164,15 @@ class Stage:
         member.end()
         member.start(**armed)
 
+    def refit(self, **changed: str) -> None:
+        """End the service in peace and start it again with these settings changed. Raises TimeoutError."""
+        self.extra = {**self.extra, **changed}
+        for member in self.members:
+            member.end()
+            member.settings = self.settings
+            member.start()
+        self.until_up()
+
     def await_crash(self, member: Member, seconds: float = 40.0) -> bool:
         """Wait until an armed process has died at its point, and start it again. False where it never came there."""
         with suppress(TimeoutError):
@@ -178,6 +200,13 @@ class Stage:
         for port in self.ports:
             url = f"http://127.0.0.1:{port}/healthz"
             until(lambda url=url: self._is_up(url), f"{url} answers", STARTING)  # type: ignore[misc]
+
+    def until_serving(self) -> None:
+        """Wait until every dispatcher serves its lanes, too: with PostgreSQL it listens then. Raises TimeoutError."""
+        self.until_up()
+        if not self.is_sqlite:
+            wanted = len(self.dispatchers)
+            until(lambda: len(self.ledger.select(LISTENING)) >= wanted, "the dispatchers listen", STARTING)
 
     def _is_up(self, url: str) -> bool:
         self.tend()
@@ -210,7 +239,7 @@ class Stage:
         """Send what was begun, then wait until nothing is pending. False where that takes too long."""
         self.thaw()
         self._finish_sending()
-        end = time.monotonic() + DRAINING
+        end = time.monotonic() + self.draining
         while time.monotonic() < end:
             self.tend()
             with suppress(OSError):
@@ -231,9 +260,11 @@ class Stage:
         """End every process that was started here, whatever state it is in."""
         if self._source is not None:
             self._source.abort()
-        for member in (*self.members, *([self._crm] if self._crm is not None else [])):
+        for member in (*self.members, *self.neighbours, *([self._crm] if self._crm is not None else [])):
             if member.process is not None and member.is_alive:
                 member.kill()
+        for proxy in self.proxies.values():
+            proxy.close()
 
     def _introduce(self, person: Person) -> None:
         if person.is_known:

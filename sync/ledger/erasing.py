@@ -108,6 +108,7 @@ def erase(ledger: "Ledger", planned: Plan, *, also_adopted: bool) -> dict[str, A
     _erase_rows(engine, now)
     owe_erasures(engine, now.records, ledger.new_id)
     facts = _facts(now, engine.now, hashes, told)
+    engine.run("drop_cursors", name="pull", under="pull:%")  # a pull that broke off has noted whom it saw
     engine.run("set_mark", name=f"{RECEIPT}{person.root.id}", value=dump(facts))
     engine.notify()
     return facts

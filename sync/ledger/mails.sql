@@ -67,6 +67,16 @@ ON CONFLICT (chat, template) DO UPDATE SET mailer = excluded.mailer, turn = excl
 -- name: mails_not_sent
 UPDATE emails SET went = 0 FROM {rows r: chat text} WHERE emails.chat = r.chat
 
+-- name: mails_not_sent_now
+-- Only what was handed over for the first time: of a mail that is repeated, an attempt before may have gone out.
+UPDATE emails SET went = 0 FROM {rows r: chat text, delivery text} JOIN deliveries d ON d.id = r.delivery
+WHERE emails.chat = r.chat AND emails.begun_at >= d.claimed_at
+
+-- name: mails_begun_before
+-- Of these deliveries those whose mail an attempt before the present one may have sent.
+SELECT d.id FROM {rows r: id text} JOIN deliveries d ON d.id = r.id JOIN emails e ON e.chat = d.subject
+WHERE d.kind = 'email' AND e.went = 1 AND e.begun_at < d.claimed_at
+
 -- name: resume_mails
 -- We ended in the middle of handing over, and this mailer can be asked again under the same key without a second mail.
 UPDATE deliveries SET state = 'pending', due_at = :now, lease_until = NULL

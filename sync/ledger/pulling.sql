@@ -19,7 +19,7 @@ WHERE e.state = 'applied' AND e.name NOT LIKE 'PULLED%'
 
 -- name: chat_payloads
 -- What was said about one chat, the newest first.
-SELECT id, received_at, payload FROM events WHERE source = :source AND chat = :chat AND state = 'applied'
+SELECT id, received_at, payload FROM events WHERE source = :source AND chat = :chat AND state = 'applied' AND payload <> ''
 ORDER BY received_at DESC, id DESC LIMIT :limit
 
 -- name: chat_starts

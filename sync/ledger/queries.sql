@@ -490,9 +490,11 @@ WHERE d.destination = :destination AND d.kind = :kind AND d.subject = r.id
 UPDATE deliveries SET due_at = NULL, lease_until = NULL FROM {rows r: id text} WHERE deliveries.id = r.id
 
 -- name: free_stranded
--- No legal wait is that long: a due time so far ahead is left over from a clock that jumped.
-UPDATE deliveries SET due_at = :now
-WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at > :now + :absurd
+-- No legal wait is that long, and nothing was owed or claimed in the future: it is left over from a clock that jumped.
+UPDATE deliveries SET due_at = :now, owed_at = CASE WHEN owed_at > :now THEN :now ELSE owed_at END,
+  ready_at = CASE WHEN ready_at > :now THEN :now ELSE ready_at END
+WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at > :now
+  AND (due_at > :now + :absurd OR owed_at > :now + 60 OR claimed_at > :now + 60)
 
 -- name: free_paused
 -- What waits only for a pause that a person may have ended. Chats that are not ready keep their time.

@@ -37,7 +37,8 @@ class Claimed:
     """What a lane got: `owed` of one kind, or nothing and the time (`wake_at`) when it is worth asking again.
 
     `pauses` says how many pauses in a row there were, `is_probe` that this one call may end the pause. `waited` tells
-    for each delivery how many seconds of backoff it has had.
+    for each delivery how many seconds of backoff it has had. `asked_at` is when the claim was asked for, by the
+    clock of the host that asked: by it alone that host tells how much of its lease is left.
     """
 
     kind: Kind
@@ -46,6 +47,7 @@ class Claimed:
     pauses: int = 0
     waited: tuple[float, ...] = ()
     wake_at: float | None = None
+    asked_at: float = 0.0
 
 
 def claim(
@@ -148,6 +150,7 @@ def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId,
     late = [(row, s) for s in settlements if (row := deliveries.get(s.delivery)) and row.is_forgotten]
     erase_late(engine, late, new_id, takers)
     settlements = _without_shared_records(engine, deliveries, settlements)
+    settlements = _as_far_as_known(engine, deliveries, settlements)
     lanes: dict[str, Lane] = {}
     before: dict[str, Lane] = {}
     results: list[tuple[Delivery, Settlement]] = []
@@ -174,7 +177,7 @@ def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId,
 def _note_unsent(engine: Engine, results: Sequence[tuple[Delivery, Settlement]]) -> None:
     """Mails of which it is known that they did not go out may be written anew."""
     unsent = [
-        {"chat": d.subject}
+        {"chat": d.subject, "delivery": d.id}
         for d, s in results
         if d.kind is Kind.EMAIL
         and d.claim == s.claim
@@ -182,7 +185,27 @@ def _note_unsent(engine: Engine, results: Sequence[tuple[Delivery, Settlement]])
         and not may_have_landed(s.outcome)
     ]
     if unsent:
-        engine.run("mails_not_sent", rows=unsent)
+        engine.run("mails_not_sent_now", rows=unsent)
+
+
+def _as_far_as_known(
+    engine: Engine, deliveries: Mapping[str, Delivery], settlements: Sequence[Settlement]
+) -> list[Settlement]:
+    """A mail that is refused for good, but that an attempt before may have sent, is not dead: nobody knows (P5)."""
+    asked = [
+        {"id": s.delivery}
+        for s in settlements
+        if isinstance(s.outcome, Dead | Ignored)
+        and (row := deliveries.get(s.delivery)) is not None
+        and row.kind is Kind.EMAIL
+    ]
+    perhaps = {row["id"] for row in engine.rows("mails_begun_before", rows=asked)} if asked else set()
+    return [
+        replace(s, outcome=Unknown(f"an earlier attempt may have sent it; then: {s.outcome.reason}", s.outcome.status))
+        if s.delivery in perhaps and isinstance(s.outcome, Dead | Ignored)
+        else s
+        for s in settlements
+    ]
 
 
 def _without_shared_records(

@@ -124,6 +124,10 @@ def states(ledger: Ledger, kind: Kind) -> dict[str, tuple[str, str | None]]:
 
 def test_nothing_of_a_whole_life_is_left(ledger: Ledger, clock: Clock) -> None:
     life(ledger, clock)
+    with ledger.transaction():
+        ledger.engine.write(
+            "INSERT INTO cursors (name, value, at) VALUES (?, ?, ?)", [("pull:acquire:x:1:1", ADA, 1.0)]
+        )
     assert "canary" in everything(ledger)
 
     done(ledger)

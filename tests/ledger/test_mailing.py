@@ -14,7 +14,7 @@ from sync.ledger import Ledger, Settlement
 from sync.ledger.checking import check
 from sync.ledger.mailing import Mailing, resolve, set_up
 from sync.models import MAIL, Chat, Contact, Email, EventType, Kind, Owed, Receipt, State
-from sync.outcomes import Dead, Delivered, Outcome, Paused, Retry, Unknown
+from sync.outcomes import Dead, Delivered, Ignored, Outcome, Paused, Retry, Unknown
 from sync.secret import digest
 from tests.databases import Server, open_on, select
 from tests.people import CRM, NOON, Clock, event
@@ -357,3 +357,49 @@ def test_more_than_the_limit_of_an_hour_waits(ledger: Ledger, clock: Clock) -> N
     assert ["FOLLOWUP_MAX_PER_HOUR" in row["error"] for row in waiting] == [True]
     clock.now += HOUR
     assert len(claim(ledger)) == 1
+
+
+def test_a_refusal_after_a_lost_answer_leaves_the_key_as_it_was(ledger: Ledger, clock: Clock) -> None:
+    """Found by the torture: a timeout and then no connection sent a second mail under a second key."""
+    ledger.mailing = mailing(repeatable_for=2 * HOUR, mailer="resend")
+    chat(ledger)
+    clock.now += HOUR
+    (mail,) = claim(ledger)
+    settle(ledger, mail, Retry("timed out", may_have_landed=True))
+    for outcome in (Paused("no connection"), Retry("too late in the lease"), Paused("too many", 429)):
+        clock.now += 61
+        (again,) = claim(ledger)
+        assert again.subject == mail.subject
+        settle(ledger, again, outcome)
+    clock.now += 61
+    (last,) = claim(ledger)
+    assert last.subject == mail.subject
+
+
+@pytest.mark.parametrize("outcome", [Dead("refused", 422), Ignored("not for here")], ids=str)
+def test_a_refusal_for_good_after_a_lost_answer_is_unknown(ledger: Ledger, clock: Clock, outcome: Outcome) -> None:
+    ledger.mailing = mailing(repeatable_for=2 * HOUR, mailer="resend")
+    chat(ledger)
+    clock.now += HOUR
+    (mail,) = claim(ledger)
+    settle(ledger, mail, Retry("timed out", may_have_landed=True))
+    clock.now += 61
+    (again,) = claim(ledger)
+    settle(ledger, again, outcome)
+
+    assert (only(ledger)["state"], "an earlier attempt may have sent it" in only(ledger)["error"]) == ("unknown", True)
+
+
+def test_a_mail_begun_by_a_clock_that_was_ahead_is_not_repeated(ledger: Ledger, clock: Clock) -> None:
+    ledger.mailing = mailing(repeatable_for=23 * HOUR, mailer="resend")
+    clock.now += DAY
+    chat(ledger, at=DAY)
+    clock.now += HOUR
+    (mail,) = claim(ledger)
+    settle(ledger, mail, Retry("timed out", may_have_landed=True))
+    clock.now -= DAY
+    with ledger.transaction():
+        ledger.engine.run("free_stranded", destination=MAIL, kind="email", absurd=0.0)
+
+    assert claim(ledger) == []
+    assert only(ledger)["state"] == State.UNKNOWN
