@@ -42,6 +42,8 @@ class Run:
     engines: tuple[str, ...] = BOTH
     share: float = 0.0
     least: int = 1
+    is_in_short: bool = True
+    """Whether the short version plays it, too."""
     prepare: Callable[[Stage, int], None] = lambda _stage, _seed: None
     """Sets the stage before anything is up."""
     judge: Callable[[Stage], Sequence[Finding]] = judged
@@ -53,13 +55,13 @@ RUNS: tuple[Run, ...] = (
     Run("boundaries", boundaries.play, share=0.3, least=len(boundaries.POINTS)),
     Run("frozen", frozen.play, share=0.02, least=1),
     Run("database", database.play, ("postgresql",), share=0.08, least=3),
-    Run("clocks", clocks.play, share=0.02, least=2, prepare=clocks.prepare, judge=clocks.judge),
-    Run("burst", burst.play, share=0.03, prepare=burst.prepare),
-    Run("backlog", backlog.play, share=0.08, prepare=backlog.prepare),
+    Run("clocks", clocks.play, share=0.02, least=2, prepare=clocks.prepare, judge=clocks.judge, is_in_short=False),
+    Run("burst", burst.play, share=0.03, prepare=burst.prepare, is_in_short=False),
+    Run("backlog", backlog.play, share=0.08, prepare=backlog.prepare, is_in_short=False),
     Run("mails", mails.play, share=0.1, least=6, prepare=mails.prepare, judge=mails.judge),
-    Run("stalled", stalled.play, ("postgresql",), share=0.01, least=0),
+    Run("stalled", stalled.play, ("postgresql",), share=0.01, least=0, is_in_short=False),
     Run("disk", disk.play, share=0.01),
-    Run("files", files.play, share=0.01, least=2),
-    Run("network", network.play, share=0.04, least=network.ROUND, prepare=network.prepare),
-    Run("slow", slow.play, ("postgresql",), share=0.01, prepare=slow.prepare),
+    Run("files", files.play, share=0.01, least=2, is_in_short=False),
+    Run("network", network.play, share=0.04, least=network.ROUND, prepare=network.prepare, is_in_short=False),
+    Run("slow", slow.play, ("postgresql",), share=0.01, prepare=slow.prepare, is_in_short=False),
 )
