@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from sync.errors import LedgerInUse, LedgerTooNew, LedgerUnavailable
 from sync.ledger import Ledger, Settlement
-from sync.ledger.owing import QUIET
+from sync.ledger.owing import QUIET, delivery_of, write_deliveries
 from sync.ledger.rows import chat_of, contact_of
 from sync.ledger.settling import Claimed
 from sync.ledger.sqlite import SqliteEngine
@@ -611,3 +612,16 @@ def test_whoever_takes_a_file_over_ends_leases_and_probes(sqlite: Ledger, clock:
     clock.sleep(6)
 
     assert claim(sqlite).is_probe is True
+
+
+def test_a_row_that_was_claimed_since_it_was_read_is_left_alone(ledger: Ledger) -> None:
+    with ledger.transaction():
+        ledger.apply([event("v1:1", ADA)])
+    (before,) = select(ledger, "SELECT * FROM deliveries")
+    read = delivery_of({**before, "joined": None})
+    with ledger.transaction():
+        ledger.claim("crm", BOTH, LEASE)
+        write_deliveries(ledger.engine, [replace(read, state=State.DEAD, error="from before the claim")])
+
+    (after,) = select(ledger, "SELECT * FROM deliveries")
+    assert (after["state"], after["claim"], after["error"]) == ("pending", 1, None)
