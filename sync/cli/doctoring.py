@@ -195,7 +195,7 @@ def _mailer(settings: "Settings") -> list["Finding"]:
     given = load(chosen.Settings)
     prefix = str(given.model_config.get("env_prefix", ""))
     address = variable_of(type(given), "base_url" if "base_url" in type(given).model_fields else "host")
-    is_embedded = SANDBOX in settings.destinations and settings.mailer == SANDBOX and load(SandboxSettings).embedded
+    is_embedded = settings.mailer == SANDBOX and load(SandboxSettings).embedded
 
     async def check() -> list["Finding"]:
         checked = mailer(settings)

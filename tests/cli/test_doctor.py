@@ -155,7 +155,9 @@ def test_the_sandbox_as_mailer_is_in_order(desk: Desk) -> None:
 
 def test_a_sandbox_that_nobody_starts_is_mentioned(desk: Desk) -> None:
     desk.set(SYNC_MAILER="sandbox", SYNC_DESTINATIONS="webhook", WEBHOOK_URL="http://127.0.0.1:1/")
+    assert "inside `crm-sync serve`" in mail(desk)[-1][1]
 
+    desk.set(SANDBOX_EMBEDDED="false")
     assert [level for level, _, _ in mail(desk)][-2:] == ["fail", "warn"]
     assert "crm-sync sandbox" in str(mail(desk)[-1][2])
 
