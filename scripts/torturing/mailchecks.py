@@ -13,8 +13,9 @@ Row = Mapping[str, Any]
 SUBJECT = "About your chat "
 """How the subject of every mail begins; the number of its chat follows."""
 
-NOT_ASKED_AGAIN = "its answer was lost; not asked again: "
-"""How the reason of a mail begins that might be handed over again, but for something that came up meanwhile."""
+NOT_ASKED_AGAIN = ("its answer was lost; not asked again: ", "an earlier attempt may have sent it; then: ")
+"""How the reason of a mail begins that might be handed over again, but for something that came up meanwhile, or that
+was asked again and refused for good."""
 
 
 @dataclass(frozen=True)
