@@ -154,7 +154,7 @@ def test_an_unknown_mail_is_fine_where_it_is_listed_and_a_person_is_called(good:
 def test_an_unknown_mail_that_a_mailer_can_be_asked_for_again_is_lost(good: MailEvidence) -> None:
     stands = standing(good, went=False, state="unknown", error="sending since 12:00")
     evidence = replace(stands, listed=[stands.rows[alone(good)]["subject"]], code=1, is_repeatable=True)
-    rows = [{**one, "error": NOT_ASKED_AGAIN + "x"} if one["state"] == "unknown" else one for one in evidence.rows]
+    rows = [{**one, "error": NOT_ASKED_AGAIN[0] + "x"} if one["state"] == "unknown" else one for one in evidence.rows]
 
     assert only(evidence).sort == "lost"
     assert mail_findings(replace(evidence, rows=rows)) == []
