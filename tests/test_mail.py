@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from sync.importing import Columns, import_export, look
 from sync.models import State
+from sync.reconcile import owe_everybody, replay_events
 from sync.web.feedback import Feedback
 from sync.wiring import addresses
 from tests.databases import Server, select
@@ -174,3 +177,43 @@ async def test_a_bounce_that_is_proved_suppresses_and_a_forged_one_does_not(serv
     assert proved.json() == again.json() == {"status": "accepted", "suppressed": 2}
     found = {row["hash"]: row["reason"] for row in service.ledger.engine.rows("suppressions", limit=9)}
     assert found == {known.hash(email): "bounced (tattler)" for email in ("ada@example.com", "bob@example.com")}
+
+
+async def test_neither_a_replay_of_everything_nor_another_mailer_nor_an_import_sends_a_mail(
+    service: Running, tmp_path: Path
+) -> None:
+    await converse(service, 172)
+    service.clock.now += 20 * MINUTE
+    await service.drain()
+    assert len(await outbox(service)) == 1
+    ledger, known = service.ledger, service.service.sources
+    for row in select(ledger, "SELECT id FROM events"):
+        replay_events(ledger, known, event=row["id"])
+    assert ledger.mailing is not None
+    ledger.mailing = replace(ledger.mailing, mailer="another")
+    with ledger.transaction():
+        ledger.set_up_mail()
+    owe_everybody(ledger, "sandbox")
+    (export := tmp_path / "contacts.csv").write_text("id,email,name\n7,ada@example.com,Ada\n8,bob@example.com,Bob\n")
+    import_export(ledger, look(export, Columns()), "sandbox", region="US", told=lambda _: None)
+    for _ in range(3):
+        service.clock.now += 8 * 24 * HOUR
+        await service.drain()
+
+    assert len(await outbox(service)) == 1
+    assert mails(service) == [(State.DELIVERED, None)]
+
+
+async def test_what_a_first_pull_brings_of_the_past_is_not_followed_up(service: Running) -> None:
+    service.clock.now += 40 * 24 * HOUR
+    await converse_at(service, service.clock.now - 30 * 24 * HOUR)
+    service.clock.now += HOUR
+    await service.drain()
+
+    assert await outbox(service) == []
+    assert "FOLLOWUP_MAX_AGE" in str(mails(service)[0][1])
+
+
+async def converse_at(service: Running, at: float) -> None:
+    for body in (start(), close(172)):
+        await service.post(dated(body, at))
