@@ -449,7 +449,7 @@ async def test_a_server_without_starttls_hears_no_password_and_no_mail(
 @pytest.mark.parametrize("security", ["starttls", "tls"])
 @pytest.mark.parametrize("wrong", ["another host's", "nobody's"])
 async def test_a_server_that_proves_nothing_hears_nothing(starting: Starting, security: str, wrong: str) -> None:
-    server = starting(security=security, **({"certificate": ELSEWHERE} if wrong == "another host's" else {}))
+    server = starting(security=security, **({"names": ELSEWHERE} if wrong == "another host's" else {}))
     trusted = {} if wrong == "another host's" else {"ca_file": None}
 
     error = await failure(smtp(server, **trusted))

@@ -6,53 +6,55 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 USERNAME = "engines"
 PASSWORD = "analytical-canary-5c1"
 
-# FOR TESTS ONLY: both keys are public. HERE is a certificate for 127.0.0.1 and localhost, ELSEWHERE for another host.
-HERE = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgKCZhiqeHpuEWijwd
-b5tsceVdJMQp6dMLVyBbOM0OVQehRANCAARJxpe6P4BuMDgfCaj0awvlAP5zA0Xk
-klA6AGjmBH1gMmri/IsXOBhp8w1AKXfgNJ8N0hcp7IVO8qbenHjhoXxA
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBuDCCAV2gAwIBAgIUfv7/SP2ES1/7f8Z8O2vCFyYzjs0wCgYIKoZIzj0EAwIw
-GjEYMBYGA1UEAwwPdGVzdCBvbmx5OiBoZXJlMCAXDTI2MTEyMjE4MjQ0NloYDzIx
-MjYxMDI5MTgyNDQ2WjAaMRgwFgYDVQQDDA90ZXN0IG9ubHk6IGhlcmUwWTATBgcq
-hkjOPQIBBggqhkjOPQMBBwNCAARJxpe6P4BuMDgfCaj0awvlAP5zA0XkklA6AGjm
-BH1gMmri/IsXOBhp8w1AKXfgNJ8N0hcp7IVO8qbenHjhoXxAo38wfTAdBgNVHQ4E
-FgQU19d5DCYyyjAMXk8vDlvnSMZUxNgwHwYDVR0jBBgwFoAU19d5DCYyyjAMXk8v
-DlvnSMZUxNgwDwYDVR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SH
-BH8AAAEwDgYDVR0PAQH/BAQDAgKEMAoGCCqGSM49BAMCA0kAMEYCIQDXMEzk5tSb
-GuwNOa2a1avQoe9GdDDj95d7FLw0+iS01AIhAN+UrDpmH2T2OShPftIe2MhpNhC3
-WrDxyzpILry6BmcE
------END CERTIFICATE-----
-"""
-ELSEWHERE = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgZLBtexgWIpkVBAAG
-mkrZ/A5w4b8jNaZp0CoApQGndaGhRANCAARXD3ms4YvWQ/eIYbi5t8Vj46Uyy7Wk
-/5aDOva1xnPavzIPACkrldcQ1VWFCQ6Fs4Ld0FQeOuKTnSCb+IZZ4/yz
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBxDCCAWqgAwIBAgIUcO0nytMoaaElLwPXABO4wDy5fTcwCgYIKoZIzj0EAwIw
-HzEdMBsGA1UEAwwUdGVzdCBvbmx5OiBlbHNld2hlcmUwIBcNMjYxMTIyMTgyNDQ2
-WhgPMjEyNjEwMjkxODI0NDZaMB8xHTAbBgNVBAMMFHRlc3Qgb25seTogZWxzZXdo
-ZXJlMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEVw95rOGL1kP3iGG4ubfFY+Ol
-Msu1pP+Wgzr2tcZz2r8yDwApK5XXENVVhQkOhbOC3dBUHjrik50gm/iGWeP8s6OB
-gTB/MB0GA1UdDgQWBBR34Kau7lKWWhIQIAta4baqTXR+gDAfBgNVHSMEGDAWgBR3
-4Kau7lKWWhIQIAta4baqTXR+gDAPBgNVHRMBAf8EBTADAQH/MBwGA1UdEQQVMBOC
-EWVsc2V3aGVyZS5leGFtcGxlMA4GA1UdDwEB/wQEAwIChDAKBggqhkjOPQQDAgNI
-ADBFAiBt8ZFcRlYxKCVlVwYEogMS0hV5DbRYXFjeXMqwrjvXwgIhAK6h6YE3usLq
-nUL0mNbdGn6IUfwSZz0ZC/CN7hAL2xGE
------END CERTIFICATE-----
-"""
+
+@cache
+def certificate(*names: str) -> str:
+    """A key and a certificate that it signed itself, made now: for these hosts and addresses, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test only: {names[0]}")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return (private + made.public_bytes(Encoding.PEM)).decode()
+
+
+def _general(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+HERE = ("localhost", "127.0.0.1")
+ELSEWHERE = ("elsewhere.example",)
+"""Whom a certificate is for: this machine, or another."""
 
 
 class MailServer:
@@ -66,7 +68,7 @@ class MailServer:
         self,
         *,
         security: str = "none",
-        certificate: str = HERE,
+        names: Sequence[str] = HERE,
         methods: Sequence[str] = ("PLAIN", "LOGIN"),
         utf8: bool = True,
     ) -> None:
@@ -85,7 +87,7 @@ class MailServer:
         self.port = 0
         self._folder = tempfile.TemporaryDirectory()
         self.ca_file = Path(self._folder.name) / "certificate.pem"
-        self.ca_file.write_text(certificate)
+        self.ca_file.write_text(certificate(*names))
         self._loop = asyncio.new_event_loop()
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
