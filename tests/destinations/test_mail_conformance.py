@@ -29,6 +29,7 @@ from tests.destinations.mail_conformance import (
     email,
     raising,
 )
+from tests.destinations.mail_conformance_sandbox import SandboxRig
 from tests.destinations.mail_conformance_smtp import SmtpRig
 
 NAMES = [
@@ -65,7 +66,7 @@ GARBAGE = [
 ]
 
 
-@pytest.fixture(params=(*RIGS, SmtpRig), ids=lambda rig: rig.name)
+@pytest.fixture(params=(*RIGS, SandboxRig, SmtpRig), ids=lambda rig: rig.name)
 def rig(request: pytest.FixtureRequest) -> Iterator[MailRig]:
     rig: MailRig = request.param()
     yield rig

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from sync.cleaning import said
+from sync.destinations.mail.addresses import headers_of, plain, recipient_of, reply_to_of, sender_of
 from sync.destinations.mail.base import Mailer
 from sync.errors import AnswerLost
 from sync.http import Answer, error_of
@@ -54,15 +55,16 @@ class SandboxMail(Mailer):
 
 
 def _said(email: Email) -> dict[str, Any]:
+    to, reply_to = recipient_of(email), reply_to_of(email)
     return {
-        "to": email.to,
-        "to_name": email.to_name,
-        "from": email.sender,
-        "reply_to": email.reply_to,
-        "subject": email.subject,
+        "to": to.address,
+        "to_name": to.name,
+        "from": str(sender_of(email)),
+        "reply_to": str(reply_to) if reply_to is not None else None,
+        "subject": plain(email.subject),
         "text": email.text,
         "html": email.html,
-        "headers": dict(email.headers),
+        "headers": headers_of(email),
         "key": email.key,
     }
 
