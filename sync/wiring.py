@@ -26,7 +26,7 @@ from sync.destinations.webhook import Webhook
 from sync.dispatcher import Dispatcher, Lane
 from sync.errors import SettingsError
 from sync.followup import FollowupSettings
-from sync.http import Client, Transport
+from sync.http import Transport
 from sync.ids import new_id
 from sync.ledger import Ledger
 from sync.ledger.engine import Engine
@@ -263,15 +263,7 @@ def connect(
 ) -> Destination:
     """One destination with its HTTP client."""
     vendor = vendor_of(name)
-    client = Client(
-        given.base_url,
-        headers=vendor.headers(given),
-        connections=given.connections,
-        timeout=given.timeout,
-        transport=transport,
-        clock=clock,
-        blip=blip,
-    )
+    client = vendor.client_for(given, clock=clock, transport=transport, blip=blip)
     return vendor(name, given, client, clock=clock)
 
 

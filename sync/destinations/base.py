@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sync.errors import DeliveryError
-from sync.http import Client
+from sync.http import Client, Transport
 from sync.models import Chat, Contact, Email, Kind, Owed, Receipt
 from sync.settings import LaneSettings
 
@@ -93,6 +93,21 @@ class Destination(ABC):
     @abstractmethod
     def headers(cls, settings: Any) -> dict[str, str]:
         """The headers that every call carries, credentials included."""
+
+    @classmethod
+    def client_for(
+        cls, given: Any, *, clock: Callable[[], float], transport: Transport | None = None, blip: float = 1.0
+    ) -> Client:
+        """The HTTP client for these settings."""
+        return Client(
+            given.base_url,
+            headers=cls.headers(given),
+            connections=given.connections,
+            timeout=given.timeout,
+            transport=transport,
+            clock=clock,
+            blip=blip,
+        )
 
     @classmethod
     def pace(cls, settings: Any) -> Pace | None:  # noqa: ARG003 - adapters use it

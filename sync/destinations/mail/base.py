@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from sync.destinations.base import Destination, Intend, Result
-from sync.http import Client, Transport
+from sync.http import Transport
 from sync.models import MAIL, Contact, Email, Heard, Kind, Owed, Receipt
 
 
@@ -29,15 +29,7 @@ class Mailer(Destination):
         blip: float = 1.0,
     ) -> "Mailer":
         """The mailer with its HTTP client."""
-        client = Client(
-            given.base_url,
-            headers=cls.headers(given),
-            connections=given.connections,
-            timeout=given.timeout,
-            transport=transport,
-            clock=clock,
-            blip=blip,
-        )
+        client = cls.client_for(given, clock=clock, transport=transport, blip=blip)
         return cls(MAIL, given, client, clock=clock)
 
     @abstractmethod
