@@ -80,12 +80,13 @@ class Wish:
 
 @dataclass
 class Report:
-    """What was done. `owed`: subjects owed anew by `repair`; `attempts`: deliveries made by us; `left`: still due.
+    """What was done. `not_asked`: sources without a token for their REST API; `owed`: subjects owed anew by `repair`.
 
-    `failed`: a sentence for each step that could not be done.
+    `attempts`: deliveries made by us; `left`: still due. `failed`: a sentence for each step that could not be done.
     """
 
     pulled: list[Pulled] = field(default_factory=list)
+    not_asked: list[str] = field(default_factory=list)
     days: dict[str, list[Day]] = field(default_factory=dict)
     read_again: int = 0
     owed: int = 0
@@ -111,6 +112,7 @@ class Report:
         return {
             "verdict": self.verdict.name.lower(),
             "pulled": [asdict(found) for found in self.pulled],
+            "not_asked": self.not_asked,
             "days": {
                 source: [{**asdict(day), "day": day.day.isoformat()} for day in days]
                 for source, days in self.days.items()
@@ -172,6 +174,7 @@ def _named(known: Mapping[str, Any], wanted: str | None, variable: str) -> Mappi
 async def _pull(ledger: Ledger, asked: Sequence[Source], wish: Wish, report: Report, told: Told) -> None:
     for source in asked:
         if not source.can_pull:
+            report.not_asked.append(source.name)
             continue
         told.step(Step.PULL, source.name)
         try:

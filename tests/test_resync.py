@@ -222,6 +222,14 @@ def test_a_monitor_hears_of_every_night_that_went_to_its_end(night: Night, monke
         assert monitor.calls == 1
 
 
+def test_a_source_without_a_token_is_said(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACQUIRE_API_TOKEN", "ACQUIRE_V2_API_KEY"):
+        monkeypatch.delenv(name)
+
+    assert "acquire was not asked: no token" in night.resync("--pull").stdout
+    assert night.report("--pull")[1]["not_asked"] == ["acquire"]
+
+
 def test_a_name_that_is_none_is_said(night: Night) -> None:
     assert night.resync("--pull", "--source", "intercom").exit_code == 2
     assert night.resync("--verify", "--destination", "salesforce").exit_code == 2

@@ -144,6 +144,7 @@ def _told(report: "Report", *, dry_run: bool) -> Iterator[str]:
     yield from (f"  {plain(sentence)}" for sentence in report.failed)
     for found in report.pulled:
         yield from _pulled(found)
+    yield from (faint(f"  {name} was not asked: no token for its REST API is set") for name in report.not_asked)
     for source, days in report.days.items():
         yield ""
         yield strong(f"days on which {source} counts another number of chats than the ledger")
