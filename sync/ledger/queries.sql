@@ -214,7 +214,9 @@ ON CONFLICT (destination, remote_id) DO NOTHING
 
 -- name: claim
 -- A lease: nobody else gets these until it ends. A lease absurdly far ahead is left over from a clock that jumped.
-UPDATE deliveries SET claim = deliveries.claim + 1, claimed_at = :now, lease_until = :now + :lease
+-- So is an announcement in the future.
+UPDATE deliveries SET claim = deliveries.claim + 1, claimed_at = :now, lease_until = :now + :lease,
+  intended_at = CASE WHEN intended_at > :now THEN :now ELSE intended_at END
 WHERE id {in}
   SELECT id FROM deliveries
   WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at <= :now AND id <> :except_

@@ -11,6 +11,7 @@ import pytest
 from sync.destinations.base import Pace, Standing
 from sync.destinations.hubspot import HubSpot, HubSpotSettings
 from sync.destinations.hubspot.answers import Rejected
+from sync.destinations.hubspot.contacts import wait_for_index
 from sync.destinations.hubspot.mapping import LONGEST, properties_of, split_name
 from sync.destinations.hubspot.notes import body_of, in_words
 from sync.destinations.hubspot.settings import NAMES
@@ -1042,3 +1043,13 @@ async def test_who_holds_a_record_goes_before_who_found_it_by_its_old_email(hubs
     assert first[1] == Receipt(held.remote_id, ours=True)
     assert again.remote_id != held.remote_id
     assert sorted(str(person.email) for person in hubspot.people()) == ["new@example.com", "old@example.com"]
+
+
+def test_nobody_waits_longer_for_the_index_than_it_lags() -> None:
+    for intended_at in (NOW - 10, NOW, NOW + HOURS):
+        with pytest.raises(Busy) as raised:
+            wait_for_index(intended_at, NOW, 60.0)
+        assert raised.value.after is not None
+        assert 0 < raised.value.after <= 60
+    wait_for_index(NOW - 60, NOW, 60.0)
+    wait_for_index(None, NOW, 60.0)

@@ -625,3 +625,17 @@ def test_a_row_that_was_claimed_since_it_was_read_is_left_alone(ledger: Ledger) 
 
     (after,) = select(ledger, "SELECT * FROM deliveries")
     assert (after["state"], after["claim"], after["error"]) == ("pending", 1, None)
+
+
+def test_an_announcement_by_a_clock_that_was_ahead_counts_from_now(ledger: Ledger, clock: Clock) -> None:
+    with ledger.transaction():
+        ledger.apply([event("v1:1", ADA)])
+    clock.now += 86400
+    with ledger.transaction():
+        (owed,) = ledger.claim("crm", BOTH, LEASE).owed
+        ledger.intend([owed.delivery])
+    clock.now -= 86400
+    with ledger.transaction():
+        (again,) = ledger.claim("crm", BOTH, LEASE).owed
+
+    assert again.intended_at == clock.now

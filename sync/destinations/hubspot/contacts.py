@@ -243,10 +243,13 @@ def _called_by_phone(contact: Contact, names: Mapping[str, str]) -> dict[str, st
 
 
 def wait_for_index(intended_at: float | None, now: float, lag: float) -> None:
-    """Raise Busy if it is too soon to search for what an earlier attempt may have created."""
+    """Raise Busy if it is too soon to search for what an earlier attempt may have created.
+
+    It never waits longer than the lag: an announcement in the future is by another clock, or one that has jumped.
+    """
     if intended_at is not None and now < intended_at + lag:
         reason = "an earlier answer was lost; waiting until a search can find what it made"
-        raise Busy(reason, after=intended_at + lag - now)
+        raise Busy(reason, after=min(intended_at + lag - now, lag))
 
 
 def _without_stale_intent(one: Owed[Contact]) -> Owed[Contact]:
