@@ -427,3 +427,17 @@ async def test_what_was_owed_while_the_clock_was_ahead_goes_once_it_is_right(ser
     await service.drain()
 
     assert states(service.ledger) == {("contact", "delivered"): 1}
+
+
+async def test_a_pause_that_began_while_the_clock_was_ahead_is_tried_at_once(service: Running) -> None:
+    service.clock.now += 24 * HOUR
+    service.crm.unreachable = True
+    await service.post(start())
+    await service.drain()
+    service.crm.unreachable = False
+    service.clock.now -= 24 * HOUR
+    for _ in range(3):
+        await service.drain()
+        service.clock.now += 5
+
+    assert states(service.ledger) == {("contact", "delivered"): 1}

@@ -32,6 +32,10 @@ ABSURD = 2 * 86400.0
 """A pause that ends later than this is left over from a clock that jumped."""
 
 
+SKEW = 60.0
+"""Seconds: what was written further in the future than this was written by a clock that was wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """What a lane got: `owed` of one kind, or nothing and the time (`wake_at`) when it is worth asking again.
@@ -66,7 +70,8 @@ def claim(
     lane = _lane(engine, destination)
     is_probe = False
     if lane.paused_until is not None and lane.paused_until < engine.now + ABSURD:
-        until = max(lane.paused_until, _probed_until(lane, engine.now + lease))
+        is_of_now = (lane.paused_at or 0.0) <= engine.now + SKEW  # else it was begun by a clock that was ahead: try now
+        until = max(lane.paused_until if is_of_now else 0.0, _probed_until(lane, engine.now + lease))
         if until > engine.now:
             return Claimed(kinds[0][0], wake_at=until, pauses=lane.pauses)
         is_probe = True
