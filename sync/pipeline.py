@@ -19,6 +19,7 @@ version. Ten events about one person while the CRM is down make one call afterwa
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
+from math import inf
 from random import Random
 from typing import Any
 
@@ -57,13 +58,17 @@ FORBIDDEN = 403
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The path with everything it needs passed in. `retry_for`: seconds of backoff after which one subject is dead."""
+    """The path with everything it needs passed in. `retry_for`: seconds of backoff after which one subject is dead.
+
+    `steady_for` tells for how many seconds the clock is known not to have jumped.
+    """
 
     writer: Writer
     clock: Callable[[], float]
     new_id: Callable[[str, float], str]
     random: Random
     retry_for: float
+    steady_for: Callable[[], float] = lambda: inf
 
     async def receive(self, source: Source, request: WebhookRequest) -> Applied:
         """Take one webhook. Returns once it is safely stored (promise P1).
@@ -79,7 +84,9 @@ class Pipeline:
         """Lease the next batch for a destination. Returns after the claim is committed. Raises LedgerUnavailable."""
         asked_at = self.clock()
         claimed = await self.writer.claim(destination.name, limits, lease)
-        return replace(claimed, asked_at=asked_at)
+        known = self.steady_for()
+        owed = tuple(replace(one, intended_ago=min(one.intended_ago, known)) for one in claimed.owed)
+        return replace(claimed, owed=owed, asked_at=asked_at)
 
     async def deliver(
         self, destination: Destination, claimed: Claimed, lease: float, under_way: Set[str] = frozenset()

@@ -343,7 +343,9 @@ def test_a_claimed_delivery_knows_that_its_record_may_have_been_created(ledger: 
         ledger.intend([owed.delivery])
     clock.sleep(LEASE + 1)
 
-    assert claim(ledger).owed[0].intended is True
+    (again,) = claim(ledger).owed
+    assert again.intended is True
+    assert again.intended_ago == LEASE + 1
 
 
 def test_failures_are_kept_for_the_operator_and_deliveries_are_not(ledger: Ledger) -> None:

@@ -36,7 +36,7 @@ class HubSpot(Destination):
         self._api = Api(client, clock, settings.calls_per_10s)
         self._contacts = Contacts(self._api, settings, clock)
         self._standings = Standings(self._api, settings)
-        self._notes = Notes(self._api, clock, search_lag=settings.search_lag)
+        self._notes = Notes(self._api, search_lag=settings.search_lag)
 
     @classmethod
     def headers(cls, settings: Any) -> dict[str, str]:

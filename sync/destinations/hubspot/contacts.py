@@ -13,6 +13,7 @@ A hundred new contacts are two calls. Four rules shape the rest:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sync.destinations.base import Intend, Result
 from sync.destinations.hubspot.answers import Exists, NotThere, Rejected, Unmentioned
@@ -154,7 +155,7 @@ class Contacts:
 
     async def _lost(self, one: Owed[Contact]) -> Record | None:
         """The record that an earlier claim created without hearing of it: made just then, and without an email."""
-        wait_for_index(one.intended_at, self._clock(), self._settings.search_lag)
+        wait_for_index(one, self._settings.search_lag)
         phone = self._names["phone"]
         found = await self._api.search(CONTACTS, phone, str(one.subject.phone), self._places.properties, CREATED)
         ours = [record for record in found if not record.emails and _was_announced(one, record)]
@@ -242,14 +243,11 @@ def _called_by_phone(contact: Contact, names: Mapping[str, str]) -> dict[str, st
     return {names["last_name"]: contact.phone}
 
 
-def wait_for_index(intended_at: float | None, now: float, lag: float) -> None:
-    """Raise Busy if it is too soon to search for what an earlier attempt may have created.
-
-    It never waits longer than the lag: an announcement in the future is by another clock, or one that has jumped.
-    """
-    if intended_at is not None and now < intended_at + lag:
+def wait_for_index(owed: Owed[Any], lag: float) -> None:
+    """Raise Busy if it is too soon to search for what an earlier attempt may have created: at most for the lag."""
+    if owed.intended and owed.intended_ago < lag:
         reason = "an earlier answer was lost; waiting until a search can find what it made"
-        raise Busy(reason, after=min(intended_at + lag - now, lag))
+        raise Busy(reason, after=lag - max(owed.intended_ago, 0.0))
 
 
 def _without_stale_intent(one: Owed[Contact]) -> Owed[Contact]:

@@ -3,7 +3,7 @@
 developers.hubspot.com/docs/api-reference/latest/crm/activities/notes/guide
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
 
@@ -25,9 +25,8 @@ CLIPPED = "<p>The rest of the transcript is left out: it is longer than a note m
 class Notes:
     """The notes of one account."""
 
-    def __init__(self, api: Api, clock: Callable[[], float], *, search_lag: float) -> None:
+    def __init__(self, api: Api, *, search_lag: float) -> None:
         self._api = api
-        self._clock = clock
         self._search_lag = search_lag
 
     async def log(self, owed: Owed[Chat], intend: Intend) -> Receipt:
@@ -76,7 +75,7 @@ class Notes:
         """The note that an earlier claim made without hearing of it: on the same contact, with our mark in it."""
         if not owed.intended:
             return None
-        wait_for_index(owed.intended_at, self._clock(), self._search_lag)
+        wait_for_index(owed, self._search_lag)
         contact, body = str(owed.contact_remote_id), "hs_note_body"
         found = await self._api.search(NOTES, "associations.contact", contact, [body], "hs_createdate")
         mark = f"{marker(owed.delivery)}<"
