@@ -18,6 +18,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from sync.errors import Broken, Busy, DeliveryError, NotSent, Refused, Throttled, Unauthorized, Unreachable
 
+SAME_CLOCK = 2.0
+"""Seconds that two dates of one clock may seem apart; what is further apart is another clock, or it was set."""
+
 LONGEST_HINT = 86400.0
 """No wait hint is believed beyond a day: the probe asks again."""
 
@@ -74,7 +77,7 @@ class Client:
     client after a PoolTimeout. Those timeouts are per read, so the answer is streamed under a deadline and a size
     limit, and never inflated: a few hundred bytes can become a gigabyte. Redirects are not followed: credentials would
     go with them. Cookies are not kept. `blip` is how many seconds a refused connection is tried again at once; anything
-    longer is for the ledger to remember.
+    longer is for the ledger to remember. What time it is over there can be told from its answers: see `now`.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Client:
         timeout: float = 10.0,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = time.monotonic,
         blip: float = 1.0,
     ) -> None:
         self.base_url = base_url
@@ -95,15 +99,32 @@ class Client:
         self._connections = connections
         self._transport = transport
         self._clock = clock
+        self._elapsed = elapsed
         self._blip = blip
         self._slots = asyncio.Semaphore(connections)
         self._client = self._build()
+        self._their_clock: float | None = None
+        self.has_heard = False
 
     @property
     def longest_call(self) -> float:
         """Seconds after which a call has certainly ended, whatever the other side does."""
         # For a slot, to connect, to write, for the headers, for the body, and one read more that passes its deadline.
         return self.timeout * 6 + self._blip
+
+    def now(self) -> float:
+        """The other side's time, epoch seconds, early by up to a second: what its last answer was dated, and what has
+        gone by since on a clock that nobody sets. Our own time until there was an answer (`has_heard`) that said it."""
+        return self._clock() if self._their_clock is None else self._their_clock + self._elapsed()
+
+    def _hear(self, date: str | None) -> None:
+        self.has_heard = True
+        if date is None or (told := _until(date, 0.0)) is None:
+            return
+        clock = told - self._elapsed()
+        is_same = self._their_clock is not None and abs(clock - self._their_clock) < SAME_CLOCK
+        # A date is cut to whole seconds and some way old: of those that agree, the latest is the closest.
+        self._their_clock = max(clock, self._their_clock or clock) if is_same else clock
 
     def _build(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -175,6 +196,7 @@ class Client:
             body = b"".join([chunk async for chunk in self._limited(response)])
         finally:
             await response.aclose()
+        self._hear(response.headers.get("date"))
         return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
 
     async def _limited(self, response: httpx.Response) -> AsyncIterator[bytes]:

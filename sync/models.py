@@ -241,10 +241,9 @@ class Owed(Generic[T]):
 
     `delivery` is stable over all attempts: use it as idempotency key and trace id. `claim` is the fence, 1 on the very
     first claim. `intended_at` is when an earlier attempt, whose answer may have been lost, announced that it would
-    create the record; a record that is found and was created just then is ours. `intended_ago` is how many seconds ago
-    that was at least, however clocks were set since. `is_replay` is true when no new event is behind it: a record that
-    a person deleted in the CRM is then left deleted. `contact_remote_id` is for chats: the record of the chat's contact
-    at this destination.
+    create the record, by the destination's clock where its adapter goes by that; a record that is found and was created
+    just then is ours. `is_replay` is true when no new event is behind it: a record that a person deleted in the CRM is
+    then left deleted. `contact_remote_id` is for chats: the record of the chat's contact at this destination.
     """
 
     delivery: str
@@ -256,7 +255,6 @@ class Owed(Generic[T]):
     remote_id: str | None = None
     ours: bool = False
     intended_at: float | None = None
-    intended_ago: float = 0.0
     is_replay: bool = False
     contact_remote_id: str | None = None
 

@@ -19,7 +19,6 @@ version. Ten events about one person while the CRM is down make one call afterwa
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
-from math import inf
 from random import Random
 from typing import Any
 
@@ -58,17 +57,13 @@ FORBIDDEN = 403
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The path with everything it needs passed in. `retry_for`: seconds of backoff after which one subject is dead.
-
-    `steady_for` tells for how many seconds the clock is known not to have jumped.
-    """
+    """The path with everything it needs passed in. `retry_for`: seconds of backoff after which one subject is dead."""
 
     writer: Writer
     clock: Callable[[], float]
     new_id: Callable[[str, float], str]
     random: Random
     retry_for: float
-    steady_for: Callable[[], float] = lambda: inf
 
     async def receive(self, source: Source, request: WebhookRequest) -> Applied:
         """Take one webhook. Returns once it is safely stored (promise P1).
@@ -84,9 +79,7 @@ class Pipeline:
         """Lease the next batch for a destination. Returns after the claim is committed. Raises LedgerUnavailable."""
         asked_at = self.clock()
         claimed = await self.writer.claim(destination.name, limits, lease)
-        known = self.steady_for()
-        owed = tuple(replace(one, intended_ago=min(one.intended_ago, known)) for one in claimed.owed)
-        return replace(claimed, owed=owed, asked_at=asked_at)
+        return replace(claimed, asked_at=asked_at)
 
     async def deliver(
         self, destination: Destination, claimed: Claimed, lease: float, under_way: Set[str] = frozenset()
@@ -116,8 +109,8 @@ class Pipeline:
             return [Busy(f"unexpected {type(error).__name__}") for _ in claimed.owed]
 
     async def _call(self, destination: Destination, claimed: Claimed) -> Sequence[Result]:
-        async def intend(deliveries: Sequence[str]) -> None:
-            await self.writer.do(lambda ledger: ledger.intend(deliveries))
+        async def intend(deliveries: Sequence[str], at: float | None = None) -> None:
+            await self.writer.do(lambda ledger: ledger.intend(deliveries, at))
 
         owed: Sequence[Owed[Any]] = claimed.owed
         if claimed.kind is Kind.CONTACT:

@@ -4,10 +4,8 @@ import asyncio
 import gc
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from math import inf
 from pathlib import Path
 
 import structlog
@@ -25,7 +23,6 @@ from sync.retention import RetentionSettings, tend
 from sync.sandbox.app import build as build_sandbox
 from sync.sandbox.store import Store
 from sync.settings import Settings, is_loopback, load
-from sync.steady import Steadiness
 from sync.web.app import Health
 from sync.web.app import build as build_app
 from sync.web.feedback import Feedback
@@ -87,7 +84,7 @@ async def serve(
     check_exposure(settings, host)
     stop = _watch()
     async with AsyncExitStack() as stack:
-        service = await _start(stack, settings, dispatch=dispatch, steady_for=Steadiness(time.time))
+        service = await _start(stack, settings, dispatch=dispatch)
         feedback = _feedback(stack, service, settings)
         webhooks = Webhooks(service.pipeline, service.sources, settings.body_limit, settings.body_timeout, feedback)
         unsubscribe = Unsubscribe(service.writer, addresses(settings), load(FollowupSettings).company)
@@ -123,7 +120,7 @@ async def dispatch_only(settings: Settings) -> None:
     """Serve the lanes until SIGTERM or SIGINT. Raises LedgerInUse, SettingsError, LedgerError."""
     stop = _watch()
     async with AsyncExitStack() as stack:
-        service = await _start(stack, settings, dispatch=True, steady_for=Steadiness(time.time))
+        service = await _start(stack, settings, dispatch=True)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each) for each in _lanes(service, settings)]
             await _until_stopped(stop, service.writer)
@@ -136,7 +133,7 @@ async def dispatch_only(settings: Settings) -> None:
 async def dispatch_once(settings: Settings) -> int:
     """Serve the lanes until nothing is due now; returns how many attempts were made. Raises LedgerInUse."""
     async with AsyncExitStack() as stack:
-        service = await _start(stack, settings, dispatch=True, steady_for=lambda: inf)  # it may end before it knows
+        service = await _start(stack, settings, dispatch=True)
         await stack.enter_async_context(sandbox_beside(settings))
         return await service.dispatcher.drain()
 
@@ -180,9 +177,7 @@ def _tune() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _start(
-    stack: AsyncExitStack, settings: Settings, *, dispatch: bool, steady_for: Callable[[], float]
-) -> Service:
+async def _start(stack: AsyncExitStack, settings: Settings, *, dispatch: bool) -> Service:
     """Open everything; what was opened is closed when the stack ends."""
     check_names()
     served: Sequence[Destination] = destinations(settings) if dispatch else ()
@@ -194,7 +189,7 @@ async def _start(
             ledger.take_over()
     with ledger.transaction():
         ledger.set_up_mail()
-    service = build(settings, ledger, served, steady_for=steady_for)
+    service = build(settings, ledger, served)
     stack.callback(service.writer.close)
     for destination in served:
         stack.push_async_callback(destination.client.aclose)

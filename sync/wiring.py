@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -295,15 +294,10 @@ def build(
     clock: Clock = time.time,
     random: Random | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    steady_for: Callable[[], float] = lambda: inf,
 ) -> Service:
-    """Put a service together on an open ledger. Inside a running event loop.
-
-    `steady_for` tells how far back the clock can be trusted; without it, as far as one likes.
-    """
+    """Put a service together on an open ledger. Inside a running event loop."""
     writer = Writer(ledger)
-    random = random or Random()  # noqa: S311 - jitter, no secret
-    pipeline = Pipeline(writer, clock, new_id, random, settings.retry_for, steady_for)
+    pipeline = Pipeline(writer, clock, new_id, random or Random(), settings.retry_for)  # noqa: S311 - jitter, no secret
     for destination in served:
         _pace(destination, writer, sleep)
     dispatcher = Dispatcher([Lane(pipeline, destination) for destination in served])

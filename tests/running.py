@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -88,12 +87,7 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    folder: Path,
-    *,
-    limit: int | None = None,
-    database: str | None = None,
-    steady_for: Callable[[], float] = lambda: inf,
-    **settings: Any,
+    folder: Path, *, limit: int | None = None, database: str | None = None, **settings: Any
 ) -> AsyncIterator[Running]:
     """A running service without its lanes' loops: a test drains them when it likes, on a clock that stands still.
 
@@ -117,7 +111,7 @@ async def running(
         clock.sleep(seconds)
 
     served = [destination] if sends is None else [destination, sends]
-    service = build(given, ledger, served, clock=clock, random=Random(1), sleep=sleep, steady_for=steady_for)
+    service = build(given, ledger, served, clock=clock, random=Random(1), sleep=sleep)
     await destination.repair()
     webhooks = Webhooks(service.pipeline, service.sources, given.body_limit, given.body_timeout)
     unsubscribe = Unsubscribe(service.writer, addresses(given))

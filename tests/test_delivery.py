@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -372,31 +371,6 @@ async def test_a_start_asks_at_once_where_a_person_had_to_act(on_file: Running) 
     await on_file.drain()
 
     assert len(on_file.crm.contacts) == 1
-
-
-async def test_a_note_of_before_a_clock_jump_is_looked_for_when_the_index_surely_has_it(tmp_path: Path) -> None:
-    known = [inf]
-    async with running(tmp_path, steady_for=lambda: known[-1]) as service:
-        await service.post(start())
-        await service.drain()
-        await service.post(close(172))
-        service.crm.loses_answers_of = "/crm/v3/objects/notes"
-        await service.drain()
-        service.crm.loses_answers_of = None
-
-        service.clock.sleep(86400)
-        service.crm.state.faults.index_lag = 86401  # the clock has jumped: for the index, a moment has gone by
-        known.append(0.2)
-        await service.drain()
-        waiting = states(service.ledger)
-        service.clock.sleep(60)
-        service.crm.state.faults.index_lag = 0
-        known.append(60)
-        await until_done(service)
-
-        assert ("chat", "pending") in waiting
-        (record,) = service.crm.state.store.contacts
-        assert len(service.crm.state.store.notes_of(record.id)) == 1
 
 
 async def test_what_outlived_its_lease_here_is_not_sent_a_second_time_beside_itself(service: Running) -> None:

@@ -353,3 +353,66 @@ async def test_never_more_calls_at_once_than_connections() -> None:
     await asyncio.gather(*(there.call("GET", "/") for _ in range(7)))
 
     assert most == 2
+
+
+# What time it is over there
+
+
+class Hands:
+    """Their clock, which dates answers in whole seconds, and one here that nobody sets."""
+
+    def __init__(self) -> None:
+        self.theirs: float | None = NOW + 500
+        self.elapsed = 1000.0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={} if self.theirs is None else {"Date": dated(int(self.theirs) - NOW)})
+
+    def go(self, seconds: float, theirs: float | None = None) -> None:
+        self.elapsed += seconds
+        self.theirs = None if self.theirs is None else self.theirs + (seconds if theirs is None else theirs)
+
+
+def told(hands: Hands) -> Client:
+    return client(hands, elapsed=lambda: hands.elapsed)
+
+
+async def test_their_time_is_ours_until_they_have_dated_an_answer() -> None:
+    hands = Hands()
+    hands.theirs = None
+    here = told(hands)
+
+    assert (here.now(), here.has_heard) == (NOW, False)
+    await here.call("GET", "/")
+    assert (here.now(), here.has_heard) == (NOW, True)
+
+
+async def test_their_time_goes_on_between_their_answers_and_comes_close_to_it() -> None:
+    hands = Hands()
+    here = told(hands)
+    for _ in range(40):
+        await here.call("GET", "/")
+        assert hands.theirs is not None
+        assert hands.theirs - 1 <= here.now() <= hands.theirs
+        hands.go(0.13)
+
+    assert hands.theirs - here.now() < 0.13
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+async def test_their_clock_may_be_set_too(jump: float) -> None:
+    hands = Hands()
+    here = told(hands)
+    await here.call("GET", "/")
+    hands.go(1, theirs=1 + jump)
+    await here.call("GET", "/")
+
+    assert hands.theirs is not None
+    assert hands.theirs - 1 <= here.now() <= hands.theirs
+
+
+async def test_a_date_that_is_none_says_nothing() -> None:
+    here = client(lambda request: httpx.Response(200, headers={"Date": "yesterday"}))
+    await here.call("GET", "/")
+
+    assert here.now() == NOW

@@ -1,9 +1,9 @@
 """What every destination must do: take contacts and chats, and say honestly what became of each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from sync.errors import DeliveryError
 from sync.http import Client, Transport
@@ -12,9 +12,17 @@ from sync.settings import LaneSettings
 
 Result = Receipt | DeliveryError
 
-Intend = Callable[[Sequence[str]], Awaitable[None]]
-"""Commit that we are about to CREATE the records of these deliveries, before the call leaves. Should its answer be lost
-in a crash, the next claim carries `intended_at`, and a record that was created just then is known to be ours."""
+
+class Intend(Protocol):
+    """Commit that we are about to CREATE the records of these deliveries, before the call leaves.
+
+    Should its answer be lost in a crash, the next claim carries `intended_at`, and a record that was created just then
+    is known to be ours. `at` is the destination's own time, where it is compared with times that the destination tells.
+    """
+
+    async def __call__(self, deliveries: Sequence[str], at: float | None = None) -> None:
+        """Return once that is committed. Raises LedgerUnavailable."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

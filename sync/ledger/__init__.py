@@ -63,9 +63,10 @@ class Ledger:
         """Write down how attempts ended; an attempt whose fence was passed by changes no outcome."""
         settle_all(self.engine, settlements, self.new_id, self.takers)
 
-    def intend(self, deliveries: Iterable[str]) -> None:
-        """Note that these deliveries are about to create their remote record."""
-        self.engine.run("intend", rows=[{"id": delivery} for delivery in deliveries])
+    def intend(self, deliveries: Iterable[str], at: float | None = None) -> None:
+        """Note that these deliveries are about to create their remote record; `at` is the destination's time of it."""
+        at = self.engine.now if at is None else at
+        self.engine.run("intend", at=at, rows=[{"id": delivery} for delivery in deliveries])
 
     def take_pace(self, destination: str, interval: float, burst: float) -> float:
         """Take the next free place in a destination's pace; returns how many seconds it is away."""

@@ -214,9 +214,7 @@ ON CONFLICT (destination, remote_id) DO NOTHING
 
 -- name: claim
 -- A lease: nobody else gets these until it ends. A lease absurdly far ahead is left over from a clock that jumped.
--- So is an announcement in the future.
-UPDATE deliveries SET claim = deliveries.claim + 1, claimed_at = :now, lease_until = :now + :lease,
-  intended_at = CASE WHEN intended_at > :now THEN :now ELSE intended_at END
+UPDATE deliveries SET claim = deliveries.claim + 1, claimed_at = :now, lease_until = :now + :lease
 WHERE id {in}
   SELECT id FROM deliveries
   WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at <= :now AND id <> :except_
@@ -244,7 +242,7 @@ FROM {rows s: id text} JOIN chats ON chats.id = s.id
 
 -- name: intend
 -- Announce that these deliveries are about to create their record, so that a lost answer is known to be ours.
-UPDATE deliveries SET intended_at = :now FROM {rows r: id text} WHERE deliveries.id = r.id
+UPDATE deliveries SET intended_at = :at FROM {rows r: id text} WHERE deliveries.id = r.id
 
 -- name: next_due
 -- When does the next delivery of a destination become due? (One whose lease lapses is found by asking again.)

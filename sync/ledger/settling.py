@@ -80,7 +80,6 @@ def claim(
         if not rows:
             continue
         owed, waited = _with_subjects(engine, destination, kind, rows, mailing)
-        owed = tuple(_with_age(engine, one) for one in owed)
         if not owed:
             return Claimed(kind, wake_at=engine.now, pauses=lane.pauses)
         if is_probe:
@@ -131,10 +130,6 @@ def _with_subjects(
     people = {r["id"]: contact_of(r) for r in engine.rows("claimed_contacts", rows=asked)}
     contacts = [(row, people[row["subject"]]) for row in rows]
     return tuple(_owed(row, one, one.version) for row, one in contacts), tuple(row["waited"] for row in rows)
-
-
-def _with_age(engine: Engine, owed: Owed[Any]) -> Owed[Any]:
-    return owed if owed.intended_at is None else replace(owed, intended_ago=engine.now - owed.intended_at)
 
 
 def _owed(row: Any, subject: Any, version: int, contact_remote_id: str | None = None) -> Owed[Any]:

@@ -6,6 +6,8 @@ To add a destination: a Rig, and its name in RIGS.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any, ClassVar
 
 import httpx
@@ -41,7 +43,8 @@ class Clock:
 class Wire(httpx.AsyncBaseTransport):
     """Carries calls to the fake, unless `instead` answers them.
 
-    After the fake has acted, `loses_answers` loses what it says, and where `breaks_after` says so it is a 500.
+    After the fake has acted, `loses_answers` loses what it says, and where `breaks_after` says so it is a 500. Its
+    answers are dated where `dates` says what time it is over there.
     """
 
     def __init__(self, app: Any) -> None:
@@ -49,6 +52,7 @@ class Wire(httpx.AsyncBaseTransport):
         self.instead: Handler | None = None
         self.loses_answers = False
         self.breaks_after: Callable[[httpx.Request], bool] = lambda request: False
+        self.dates: Callable[[], float] | None = None
         self.requests: list[httpx.Request] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -56,6 +60,8 @@ class Wire(httpx.AsyncBaseTransport):
         if self.instead is not None:
             return self.instead(request)
         response = await self._inner.handle_async_request(request)
+        if self.dates is not None:
+            response.headers["Date"] = format_datetime(datetime.fromtimestamp(self.dates(), UTC), usegmt=True)
         if self.breaks_after(request):
             return httpx.Response(500, json={"status": "error", "message": "internal error"})
         if self.loses_answers and "read" not in request.url.path:
@@ -82,6 +88,7 @@ class Rig(ABC):
 
     def __init__(self) -> None:
         self.clock = Clock()
+        self.own_clock = self.clock
         self.intended: list[str] = []
         self.wire = Wire(self.app())
         self.destination = self.build()
@@ -105,9 +112,11 @@ class Rig(ABC):
         return None
 
     def client(self, base_url: str, headers: Mapping[str, str]) -> Client:
-        return Client(base_url, headers=headers, transport=self.wire, clock=self.clock)
+        return Client(
+            base_url, headers=headers, transport=self.wire, clock=lambda: self.own_clock(), elapsed=lambda: self.clock()
+        )
 
-    async def intend(self, deliveries: Sequence[str]) -> None:
+    async def intend(self, deliveries: Sequence[str], at: float | None = None) -> None:
         self.intended += deliveries
 
     async def upsert(self, *owed: Owed[Contact]) -> Sequence[Result]:
@@ -145,7 +154,8 @@ class HubSpotRig(Rig):
     def build(self, **settings: Any) -> Destination:
         chosen = HubSpotSettings(access_token="t0ken", base_url="http://localhost", _env_file=None, **settings)
         client = self.client(chosen.base_url, HubSpot.headers(chosen))
-        self.destination = HubSpot("hubspot", chosen, client, clock=self.clock)
+        client.has_heard = True  # it has been at work for a while
+        self.destination = HubSpot("hubspot", chosen, client, clock=lambda: self.own_clock())
         return self.destination
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ from sync.sandbox.faults import Scripted
 from sync.sandbox.properties import iso
 from sync.sandbox.store import Change
 from sync.settings import load
-from tests.destinations.conformance import NOW, HubSpotRig, owed, owed_chat
+from tests.destinations.conformance import NOW, Clock, HubSpotRig, owed, owed_chat
 
 UID = "chat_uid"
 
@@ -160,7 +160,7 @@ async def test_a_record_made_by_somebody_else_meanwhile_stays_theirs(
     await destination.repair()
     theirs = {"email": "ada1@example.com", "firstname": "Alice", "phone": "+12025550177"}
 
-    async def meanwhile(deliveries: object) -> None:
+    async def meanwhile(deliveries: object, at: float | None = None) -> None:
         hubspot.seed(**theirs)
 
     ours, taken = await destination.upsert([owed(2), owed(phone="+442071234567")], meanwhile)
@@ -236,7 +236,7 @@ async def test_without_a_uid_a_record_is_ours_if_it_was_made_when_we_announced_i
 
 
 async def test_a_record_that_landed_late_after_all_is_known_to_be_ours(hubspot: HubSpotRig) -> None:
-    async def lands_late(deliveries: object) -> None:
+    async def lands_late(deliveries: object, at: float | None = None) -> None:
         hubspot.seed(email="ada1@example.com", firstname="Adda")
 
     (receipt,) = await hubspot.destination.upsert([owed(claim=2, intended_at=NOW - 60)], lands_late)
@@ -247,7 +247,7 @@ async def test_a_record_that_landed_late_after_all_is_known_to_be_ours(hubspot: 
 
 
 async def test_the_intent_is_committed_before_anything_is_created(hubspot: HubSpotRig) -> None:
-    async def refuses(deliveries: object) -> None:
+    async def refuses(deliveries: object, at: float | None = None) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
@@ -462,12 +462,12 @@ async def test_a_lost_create_is_searched_for_once_the_index_has_it(hubspot: HubS
     hubspot.wire.loses_answers = False
 
     hubspot.clock.now += 20
-    too_soon = await failed(hubspot, only_phone(claim=2, intended_at=NOW, intended_ago=20))
+    too_soon = await failed(hubspot, only_phone(claim=2, intended_at=NOW))
     hubspot.clock.now += 60
-    found = await delivered(hubspot, only_phone(claim=3, intended_at=NOW, intended_ago=80))
+    found = await delivered(hubspot, only_phone(claim=3, intended_at=NOW))
 
     assert isinstance(too_soon, Busy)
-    assert too_soon.after == 40
+    assert too_soon.after == 41
     assert found.ours
     assert len(hubspot.people()) == 1
 
@@ -478,7 +478,7 @@ async def test_somebody_elses_record_with_the_same_phone_is_not_taken_for_the_lo
     hubspot.clock.now += 10_000
     mother = hubspot.seed(phone="+442071234567", email="anne@example.com")
 
-    receipt = await delivered(hubspot, only_phone(claim=2, intended_at=NOW - 100, intended_ago=100))
+    receipt = await delivered(hubspot, only_phone(claim=2, intended_at=NOW - 100))
 
     assert receipt.remote_id not in (family, mother)
 
@@ -486,7 +486,7 @@ async def test_somebody_elses_record_with_the_same_phone_is_not_taken_for_the_lo
 async def test_a_record_with_the_same_phone_made_much_later_is_not_the_lost_one(hubspot: HubSpotRig) -> None:
     theirs = hubspot.seed(phone="+442071234567", firstname="Byron")
 
-    receipt = await delivered(hubspot, only_phone(claim=2, intended_at=NOW - 2 * HOURS, intended_ago=2 * HOURS))
+    receipt = await delivered(hubspot, only_phone(claim=2, intended_at=NOW - 2 * HOURS))
 
     assert receipt.remote_id != theirs
 
@@ -798,17 +798,17 @@ async def test_a_lost_note_is_not_looked_for_before_the_index_can_have_it(hubspo
     contact = await on_ada(hubspot)
 
     with pytest.raises(Busy) as raised:
-        lost = owed_chat(contact_remote_id=contact, claim=2, intended_at=NOW - 5, intended_ago=5)
+        lost = owed_chat(contact_remote_id=contact, claim=2, intended_at=NOW - 5)
         await hubspot.destination.log(lost, hubspot.intend)
 
-    assert raised.value.after == 55
+    assert raised.value.after == 56
 
 
 async def test_another_chat_of_the_same_contact_is_not_taken_for_the_lost_one(hubspot: HubSpotRig) -> None:
     contact = await on_ada(hubspot)
     other = await hubspot.destination.log(owed_chat(11, contact_remote_id=contact), hubspot.intend)
 
-    lost = owed_chat(1, contact_remote_id=contact, claim=2, intended_at=NOW - 100, intended_ago=100)
+    lost = owed_chat(1, contact_remote_id=contact, claim=2, intended_at=NOW - 100)
     receipt = await hubspot.destination.log(lost, hubspot.intend)
 
     assert receipt.remote_id != other.remote_id
@@ -1046,9 +1046,78 @@ async def test_who_holds_a_record_goes_before_who_found_it_by_its_old_email(hubs
 
 
 def test_nobody_waits_longer_for_the_index_than_it_lags() -> None:
-    for ago in (-HOURS, 0, 50):
+    for intended_at in (NOW - 10, NOW, NOW + HOURS):
         with pytest.raises(Busy) as raised:
-            wait_for_index(owed(intended_at=NOW, intended_ago=ago), 60.0)
-        assert raised.value.after == 60 - max(ago, 0)
-    wait_for_index(owed(intended_at=NOW, intended_ago=60), 60.0)
-    wait_for_index(owed(intended_at=None), 60.0)
+            wait_for_index(intended_at, NOW, 60.0)
+        assert raised.value.after is not None
+        assert 0 < raised.value.after <= 61
+    wait_for_index(NOW - 61, NOW, 60.0)
+    wait_for_index(None, NOW, 60.0)
+
+
+# Whose clock
+
+
+class Announced:
+    """Keeps when a creation was announced."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    async def __call__(self, deliveries: object, at: float | None = None) -> None:
+        self.at = at
+
+
+@pytest.fixture(params=[-24 * HOURS, -1200, 0, 1200, 24 * HOURS])
+def wrong(request: pytest.FixtureRequest, hubspot: HubSpotRig) -> HubSpotRig:
+    """Our clock is wrong; HubSpot dates its answers."""
+    hubspot.own_clock = Clock(NOW + request.param)
+    hubspot.wire.dates = hubspot.clock
+    return hubspot
+
+
+async def test_a_record_whose_answer_was_lost_is_known_by_hubspots_clock(wrong: HubSpotRig) -> None:
+    announced = Announced()
+    await wrong.destination.check()
+    wrong.wire.loses_answers = True
+    await wrong.destination.upsert([only_phone()], announced)
+    wrong.wire.loses_answers = False
+
+    wrong.own_clock.now = NOW  # somebody sets it
+    too_soon = await failed(wrong, only_phone(claim=2, intended_at=announced.at))
+    wrong.clock.now += 70
+    found = await delivered(wrong, only_phone(claim=2, intended_at=announced.at))
+
+    assert isinstance(too_soon, Busy)
+    assert found.ours
+    assert len(wrong.people()) == 1
+
+
+async def test_a_note_whose_answer_was_lost_waits_by_hubspots_clock(wrong: HubSpotRig) -> None:
+    announced = Announced()
+    contact = await on_ada(wrong)
+    wrong.faults.index_lag = 60
+    wrong.wire.loses_answers = True
+    with pytest.raises(Unreachable):
+        await wrong.destination.log(owed_chat(contact_remote_id=contact), announced)
+    wrong.wire.loses_answers = False
+
+    wrong.own_clock.now += 24 * HOURS  # somebody sets it
+    again = owed_chat(contact_remote_id=contact, claim=2, intended_at=announced.at)
+    with pytest.raises(Busy):
+        await wrong.destination.log(again, announced)
+    wrong.clock.now += 61
+    await wrong.destination.log(again, announced)
+
+    assert wrong.chats() == 1
+
+
+async def test_before_the_first_answer_hubspot_is_asked_what_time_it_is(hubspot: HubSpotRig) -> None:
+    announced = Announced()
+    hubspot.own_clock = Clock(NOW - 24 * HOURS)
+    hubspot.wire.dates = hubspot.clock
+    hubspot.destination.client.has_heard = False
+
+    await hubspot.destination.upsert([only_phone()], announced)
+
+    assert announced.at == NOW

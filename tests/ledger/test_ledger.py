@@ -343,9 +343,7 @@ def test_a_claimed_delivery_knows_that_its_record_may_have_been_created(ledger: 
         ledger.intend([owed.delivery])
     clock.sleep(LEASE + 1)
 
-    (again,) = claim(ledger).owed
-    assert again.intended is True
-    assert again.intended_ago == LEASE + 1
+    assert claim(ledger).owed[0].intended is True
 
 
 def test_failures_are_kept_for_the_operator_and_deliveries_are_not(ledger: Ledger) -> None:
@@ -629,15 +627,12 @@ def test_a_row_that_was_claimed_since_it_was_read_is_left_alone(ledger: Ledger) 
     assert (after["state"], after["claim"], after["error"]) == ("pending", 1, None)
 
 
-def test_an_announcement_by_a_clock_that_was_ahead_counts_from_now(ledger: Ledger, clock: Clock) -> None:
+def test_an_announcement_keeps_the_time_that_the_destination_has(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, event("v1:1", ADA))
+    (owed,) = claim(ledger).owed
     with ledger.transaction():
-        ledger.apply([event("v1:1", ADA)])
-    clock.now += 86400
-    with ledger.transaction():
-        (owed,) = ledger.claim("crm", BOTH, LEASE).owed
-        ledger.intend([owed.delivery])
-    clock.now -= 86400
-    with ledger.transaction():
-        (again,) = ledger.claim("crm", BOTH, LEASE).owed
+        ledger.intend([owed.delivery], at=clock.now + 86400)
+    clock.sleep(LEASE + 1)
 
-    assert again.intended_at == clock.now
+    (again,) = claim(ledger).owed
+    assert again.intended_at == clock.now - LEASE - 1 + 86400

@@ -34,7 +34,7 @@ class HubSpot(Destination):
     def __init__(self, name: str, settings: HubSpotSettings, client: Client, *, clock: Callable[[], float]) -> None:
         super().__init__(name, settings, client, clock=clock)
         self._api = Api(client, clock, settings.calls_per_10s)
-        self._contacts = Contacts(self._api, settings, clock)
+        self._contacts = Contacts(self._api, settings)
         self._standings = Standings(self._api, settings)
         self._notes = Notes(self._api, search_lag=settings.search_lag)
 

@@ -25,6 +25,7 @@ from sync.errors import Broken, DeliveryError, Refused, Throttled, Unauthorized,
 from sync.http import Client
 
 CONTACTS = "/crm/v3/objects/contacts"
+ACCOUNT = "/account-info/v3/details"
 MOST = 100
 """Inputs of one batch."""
 
@@ -56,6 +57,12 @@ class Api:
         self._client = client
         self._clock = clock
         self._search_cost = max(ceil(calls_per_10s / 10 / SEARCHES), 1)
+
+    async def now(self) -> float:
+        """HubSpot's time: what it dates its records with. Asks for it where HubSpot has not said anything yet."""
+        if not self._client.has_heard:
+            await self._client.call("GET", ACCOUNT)
+        return self._client.now()
 
     async def ask(self, method: str, path: str, json: Any = None) -> dict[str, Any]:
         """One call, answered with its JSON object. Raises what the answer means otherwise."""

@@ -11,9 +11,8 @@ A hundred new contacts are two calls. Four rules shape the rest:
 - Every contact has its own result, whatever becomes of its batch.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from sync.destinations.base import Intend, Result
 from sync.destinations.hubspot.answers import Exists, NotThere, Rejected, Unmentioned
@@ -28,16 +27,18 @@ CLOCK_SKEW = 300.0
 LATEST = 900.0
 """Seconds after its announcement in which a creation of ours can have taken effect."""
 
+SECOND = 1.0
+"""HubSpot dates its answers in whole seconds."""
+
 ROUNDS = 3
 
 
 class Contacts:
     """The contacts of one account."""
 
-    def __init__(self, api: Api, settings: HubSpotSettings, clock: Callable[[], float]) -> None:
+    def __init__(self, api: Api, settings: HubSpotSettings) -> None:
         self._api = api
         self._settings = settings
-        self._clock = clock
         self._names = settings.names
         self._uid = settings.uid_property
         self._places = Places(api, settings)
@@ -92,9 +93,10 @@ class Contacts:
     async def _sent(self, action: str, key: str, owed: Sequence[Owed[Contact]], intend: Intend) -> dict[str, Verdict]:
         if not owed:
             return {}
-        await intend([one.delivery for one in owed])
+        now = await self._api.now()
+        await intend([one.delivery for one in owed], now)
         answers = await self._written(action, [self._creation(one, key) for one in owed])
-        return {one.delivery: self._creation_verdict(one, answers[one.delivery]) for one in owed}
+        return {one.delivery: self._creation_verdict(one, answers[one.delivery], now) for one in owed}
 
     def _creation(self, one: Owed[Contact], key: str) -> Write:
         properties = self._first_properties(one.subject)
@@ -106,12 +108,12 @@ class Contacts:
         said = properties_of(contact, self._names)
         return {**self._settings.create_fields, **_called_by_phone(contact, self._names), **said, **email, **uid}
 
-    def _creation_verdict(self, one: Owed[Contact], answer: Written | DeliveryError) -> Verdict:
+    def _creation_verdict(self, one: Owed[Contact], answer: Written | DeliveryError, announced_at: float) -> Verdict:
         match answer:
             case Written():
                 return Receipt(answer.id, ours=True)
             case Exists(may_be_our_own=True) if not one.intended:
-                return Again(replace(one, remote_id=answer.remote_id, intended_at=self._clock()))
+                return Again(replace(one, remote_id=answer.remote_id, intended_at=announced_at))
             case Exists():
                 return Again(replace(one, remote_id=answer.remote_id))
             case NotThere():
@@ -135,7 +137,7 @@ class Contacts:
         # Nothing is created without a committed intent; so only after one can there be a record to look for.
         if one.intended and (record := await self._lost(one)):
             return Again(replace(one, remote_id=record.id, ours=True))
-        await intend([one.delivery])
+        await intend([one.delivery], await self._api.now())
         properties = self._first_properties(one.subject)
         try:
             return await self._create(properties)
@@ -155,7 +157,7 @@ class Contacts:
 
     async def _lost(self, one: Owed[Contact]) -> Record | None:
         """The record that an earlier claim created without hearing of it: made just then, and without an email."""
-        wait_for_index(one, self._settings.search_lag)
+        wait_for_index(one.intended_at, await self._api.now(), self._settings.search_lag)
         phone = self._names["phone"]
         found = await self._api.search(CONTACTS, phone, str(one.subject.phone), self._places.properties, CREATED)
         ours = [record for record in found if not record.emails and _was_announced(one, record)]
@@ -243,11 +245,14 @@ def _called_by_phone(contact: Contact, names: Mapping[str, str]) -> dict[str, st
     return {names["last_name"]: contact.phone}
 
 
-def wait_for_index(owed: Owed[Any], lag: float) -> None:
-    """Raise Busy if it is too soon to search for what an earlier attempt may have created: at most for the lag."""
-    if owed.intended and owed.intended_ago < lag:
+def wait_for_index(intended_at: float | None, now: float, lag: float) -> None:
+    """Raise Busy if it is too soon to search for what an earlier attempt may have created. Both times are HubSpot's.
+
+    It never waits longer than the lag: an announcement in the future is by another clock.
+    """
+    if intended_at is not None and now < intended_at + lag + SECOND:
         reason = "an earlier answer was lost; waiting until a search can find what it made"
-        raise Busy(reason, after=lag - max(owed.intended_ago, 0.0))
+        raise Busy(reason, after=min(intended_at - now, 0.0) + lag + SECOND)
 
 
 def _without_stale_intent(one: Owed[Contact]) -> Owed[Contact]:

@@ -45,7 +45,7 @@ class Notes:
         return await self._create(owed, owed.contact_remote_id, properties, intend)
 
     async def _create(self, owed: Owed[Chat], contact: str, properties: dict[str, str], intend: Intend) -> Receipt:
-        await intend([owed.delivery])
+        await intend([owed.delivery], await self._api.now())
         to_contact = {"to": {"id": contact}, "types": [ON_CONTACT]}
         try:
             body = await self._api.ask("POST", NOTES, {"properties": properties, "associations": [to_contact]})
@@ -75,7 +75,7 @@ class Notes:
         """The note that an earlier claim made without hearing of it: on the same contact, with our mark in it."""
         if not owed.intended:
             return None
-        wait_for_index(owed, self._search_lag)
+        wait_for_index(owed.intended_at, await self._api.now(), self._search_lag)
         contact, body = str(owed.contact_remote_id), "hs_note_body"
         found = await self._api.search(NOTES, "associations.contact", contact, [body], "hs_createdate")
         mark = f"{marker(owed.delivery)}<"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sync.destinations.hubspot.answers import NotThere, entries
-from sync.destinations.hubspot.api import Api
+from sync.destinations.hubspot.api import ACCOUNT, Api
 from sync.destinations.hubspot.settings import HubSpotSettings
 from sync.errors import Unauthorized
 
@@ -19,7 +19,7 @@ Property = Mapping[str, Any]
 async def account(api: Api) -> str:
     """The name under which a person knows the account. Raises if the token is not accepted."""
     try:
-        details = await api.ask("GET", "/account-info/v3/details")
+        details = await api.ask("GET", ACCOUNT)
     except NotThere:
         raise Unauthorized("nothing like HubSpot answers there: check the base URL", status=404) from None
     return f"HubSpot account {details.get('portalId', 'without a number')}"
