@@ -100,6 +100,10 @@ class Crm:
         self.counted["strange calls"] += 1
         return 404, {"status": "error", "message": f"{method} {path} is nothing here"}
 
+    def account(self, _body: Any) -> Answer:
+        """Whose account it is."""
+        return 200, {"portalId": 62515}
+
     def read(self, body: Any) -> Answer:
         """Batch read: those that are not there are named in a 207."""
         found = [(entry["id"], self.records.by(entry["id"], body.get("idProperty"))) for entry in body["inputs"]]
@@ -174,6 +178,7 @@ class Crm:
 
 
 ROUTES: Mapping[tuple[str, str], Callable[[Crm, Any], Answer]] = {
+    ("GET", "/account-info/v3/details"): Crm.account,
     ("POST", f"{CONTACTS}/batch/read"): Crm.read,
     ("POST", f"{CONTACTS}/batch/create"): Crm.create,
     ("POST", f"{CONTACTS}/batch/update"): Crm.update,
