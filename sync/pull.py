@@ -1,8 +1,8 @@
 """Asks a source what it knows, and tells the ledger what the webhooks have missed.
 
 What is pulled goes the way of a webhook: a body that the source reads, an event, `Ledger.apply`. Before that it is
-sifted: what a chat is known to have said, or has taken back since, is no news. So a pull after a complete history of
-webhooks stores nothing at all, and a second pull stores nothing that the first one has.
+sifted (`sifting.py`): what a chat is known to have said, or has taken back since, is no news. So a pull after a
+complete history of webhooks stores nothing at all, and a second pull stores nothing that the first one has.
 
 A list is read whole, as nothing says how it is sorted, and again until a pass brings nothing new, because rows move
 from page to page while it is read. What a page told, and that it was read, are committed together: a pull that is
@@ -12,18 +12,18 @@ killed goes on where it was.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sync.cleaning import body_of, email_key
+from sync.cleaning import body_of
 from sync.errors import LedgerError, SettingsError
 from sync.http import Transport
 from sync.ids import NewId
 from sync.ledger import Ledger
 from sync.ledger import pulling as stored
-from sync.models import Chat, ChatNews, Event, EventType, Message, Visitor
+from sync.models import Event, Visitor
+from sync.sifting import sifted
 from sync.sources.base import Listed, PulledChat, Puller, Row, Source, UnreadableRow
 
 MOST_PASSES = 3
@@ -32,9 +32,6 @@ BATCH = 100
 
 BATCH_LINES = 5000
 """Lines of transcripts that are held in memory at most, about."""
-
-MOST_LINES = 2000
-"""A transcript of so many lines is full: it takes none that is pulled."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -56,15 +53,6 @@ class Pulled:
     passes: int = 0
     resumed: bool = False
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    """A day of the source's zone on which it counts another number of chats than the ledger."""
-
-    day: date
-    source: int
-    ledger: int
 
 
 async def pull(
@@ -97,38 +85,6 @@ async def pull(
         for puller in pullers:
             await puller.aclose()
     return run.finish()
-
-
-async def compare_days(
-    ledger: Ledger,
-    source: Source,
-    *,
-    clock: Callable[[], float],
-    days: int = 14,
-    sleep: Sleep = asyncio.sleep,
-    transport: Transport | None = None,
-) -> list[Day] | None:
-    """The last whole days on which a source counts another number of chats than the ledger. None: it cannot say.
-
-    Raises SourceError.
-    """
-    last = datetime.fromtimestamp(clock(), source.zone).date() - timedelta(days=1)
-    first = last - timedelta(days=days - 1)
-    pullers = source.pullers(clock=clock, sleep=sleep, transport=transport)
-    try:
-        counted = [(puller.name, totals) for puller in pullers if (totals := await puller.totals(first, last))]
-    finally:
-        for puller in pullers:
-            await puller.aclose()
-    if not counted:
-        return None
-    midnight, end = (datetime(d.year, d.month, d.day, tzinfo=source.zone) for d in (first, last + timedelta(days=1)))
-    differing = []
-    for name, totals in counted:
-        began = stored.starts(ledger, source.name, name, midnight.timestamp(), end.timestamp())
-        ours = Counter(datetime.fromtimestamp(at, source.zone).date() for at in began)
-        differing += [Day(day, n, ours[day]) for day, n in sorted(totals.items()) if n != ours[day]]
-    return differing
 
 
 class _Rehearsed(Exception):
@@ -475,89 +431,3 @@ def _apart(chats: Sequence[PulledChat], most: int) -> Iterator[list[PulledChat]]
         group[chat.chat] = chat
     if group:
         yield list(group.values())
-
-
-def sifted(
-    pulled: PulledChat, chat: Chat | None, types: Set[EventType], said_before: Callable[[], Sequence[Visitor]]
-) -> PulledChat | None:
-    """What of a pulled chat is news for the chat as it is known; None where nothing is. Pure, but for `said_before`.
-
-    1. Where the webhooks that say all of it came, only lines of the transcript can be missing.
-    2. Times, agent and lines fill gaps. They never change what a webhook said.
-    3. So do words about the visitor. One that contradicts the chat counts as newer only if the chat has never said it:
-       a word which it said and took back is an old one, whatever date the row carries.
-    4. Where the visitor was changed after the chat, nothing contradicts it, and once a webhook told of the person, gaps
-       are filled only under the same email.
-    """
-    if chat is None:
-        return pulled
-    is_told = pulled.told_by <= types
-    visitor = None if is_told else _unsaid(pulled, chat, types, said_before)
-    news = ChatNews(messages=_unheard(pulled, chat))
-    if not is_told:
-        news = replace(_missing(pulled.news, chat), messages=news.messages)
-    return None if visitor is None and news == ChatNews() else replace(pulled, visitor=visitor, news=news)
-
-
-def _missing(news: ChatNews, chat: Chat) -> ChatNews:
-    """The times and the agent that the chat does not know."""
-    return ChatNews(
-        started_at=news.started_at if chat.started_at is None else None,
-        accepted_at=news.accepted_at if chat.accepted_at is None else None,
-        closed_at=news.closed_at if chat.closed_at is None else None,
-        wait=news.wait if chat.wait is None else None,
-        duration=news.duration if chat.duration is None else None,
-        agent=news.agent if chat.agent is None else None,
-    )
-
-
-def _unheard(pulled: PulledChat, chat: Chat) -> tuple[Message, ...]:
-    """The lines that the chat does not have. A webhook's line without a shared id is known by its words."""
-    if len(chat.transcript) >= MOST_LINES:
-        return ()
-    theirs = {line.id for line in pulled.news.messages}
-    ids = {line.id for line in chat.transcript}
-    by_words = (
-        set[tuple[str, str]]()
-        if pulled.has_line_ids
-        else {(m.sender, m.text) for m in chat.transcript if m.id not in theirs}
-    )
-    return tuple(m for m in pulled.news.messages if m.id not in ids and (m.sender, m.text) not in by_words)
-
-
-def _unsaid(
-    pulled: PulledChat, chat: Chat, types: Set[EventType], said_before: Callable[[], Sequence[Visitor]]
-) -> Visitor | None:
-    """The words about the visitor that are news to the chat."""
-    if pulled.visitor is None:
-        return None
-    words, known = _words(pulled.visitor), {name: said.value for name, said in chat.said.items()}
-    new = {name: word for name, word in words.items() if _alike(name, word) != _alike(name, known.get(name))}
-    if not pulled.is_current:
-        is_same = _alike("email", words.get("email")) == _alike("email", known.get("email"))
-        fills = is_same or not pulled.person_in & types
-        new = {name: word for name, word in new.items() if name not in known and (fills or name == "visitor_id")}
-    if any(name in known for name in new):
-        before = {(name, _alike(name, word)) for visitor in said_before() for name, word in _words(visitor).items()}
-        new = {name: word for name, word in new.items() if (name, _alike(name, word)) not in before}
-    return _visitor(new) if new else None
-
-
-def _alike(name: str, word: str | None) -> str | None:
-    return email_key(word) if name == "email" and word is not None else word
-
-
-ATTRIBUTE = "attributes."
-
-
-def _words(visitor: Visitor) -> dict[str, str]:
-    """A visitor's words under the names that a chat has for them."""
-    named = {name: getattr(visitor, name) for name in ("name", "email", "phone", "visitor_id")}
-    return {k: v for k, v in named.items() if v is not None} | {ATTRIBUTE + k: v for k, v in visitor.attributes.items()}
-
-
-def _visitor(words: Mapping[str, str]) -> Visitor:
-    return Visitor(
-        **{name: word for name, word in words.items() if not name.startswith(ATTRIBUTE)},
-        attributes={k.removeprefix(ATTRIBUTE): v for k, v in words.items() if k.startswith(ATTRIBUTE)},
-    )

@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from sync.alarms import raise_repaired
+from sync.completeness import Day, compare_days
 from sync.destinations.base import Destination
 from sync.errors import DeliveryError, LedgerInUse, SettingsError, SourceError
 from sync.http import Client
@@ -26,7 +27,7 @@ from sync.ids import new_id
 from sync.ledger import Ledger
 from sync.ledger.locking import alone
 from sync.models import MAIL, Kind
-from sync.pull import Day, Pulled, compare_days, pull
+from sync.pull import Pulled, pull
 from sync.reconcile import owe_everybody, replay_events
 from sync.service import dispatch_once, sandbox_beside
 from sync.settings import Settings

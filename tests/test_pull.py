@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sync.cleaning import email_key
+from sync.completeness import compare_days
 from sync.errors import SettingsError, SourceError
 from sync.ledger import Applied, Ledger
 from sync.ledger.sqlite import SqliteEngine
 from sync.models import Event
-from sync.pull import Pulled, compare_days, pull
+from sync.pull import Pulled, pull
 from sync.settings import load
 from sync.simulation.people import Chat, Person, changed, new_person
 from sync.simulation.talk import talk
