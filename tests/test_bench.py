@@ -25,6 +25,14 @@ def test_a_section_can_be_measured_alone(tmp_path: Path) -> None:
     assert all(figure["least"] <= figure["median"] <= figure["most"] for figure in said["figures"])
 
 
+def test_a_ledger_in_which_all_has_arrived_is_verified_and_pruned() -> None:
+    done = bench("--quick", "--only", "large")
+
+    assert done.returncode == 0, done.stderr
+    measured = [line.split("|")[2].strip() for line in done.stdout.splitlines() if line.startswith("| 3,000 contacts")]
+    assert {"verify all 3,000, as fast as it is answered", "prune the payloads of 3,000 webhooks"} < set(measured)
+
+
 def test_a_section_that_is_none_is_refused() -> None:
     done = bench("--only", "growth,speed")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import accept, delivery, due, growth, latency, servers
+from benchmarks import accept, delivery, due, growth, large, latency, servers
 from benchmarks.figures import Figure, table
 from benchmarks.machine import described, told
 from benchmarks.plan import Plan
@@ -21,12 +21,20 @@ SECTIONS: dict[str, Callable[[Plan], list[Figure]]] = {
     "growth": growth.measure,
     "due": due.measure,
     "postgres": servers.measure,
+    "large": large.measure,
 }
 """Every section by the name that `--only` takes."""
 
+ONLY_WHEN_ASKED = ("large",)
+"""Sections that take many minutes."""
+
 
 def _chosen(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
-    names = [name.strip() for name in value.split(",")] if value else list(SECTIONS)
+    names = (
+        [name.strip() for name in value.split(",")]
+        if value
+        else [name for name in SECTIONS if name not in ONLY_WHEN_ASKED]
+    )
     if unknown := [name for name in names if name not in SECTIONS]:
         raise click.BadParameter(f"{', '.join(unknown)}: none of {', '.join(SECTIONS)}")
     return names

@@ -17,11 +17,14 @@ class Plan:
     rows: tuple[int, ...] = (10_000, 100_000)
     groups: int = 60
     server_seconds: float = 5.0
+    contacts: int = 1_000_000
 
     @classmethod
     def of(cls, folder: Path, *, quick: bool, rows: tuple[int, ...]) -> "Plan":
         """The usual sizes, or those of a smoke test."""
         if quick:
             quick_rows = rows or (500, 2_000)
-            return cls(folder, 2, 0.5, 2.0, 4.0, due=2_000, rows=quick_rows, groups=10, server_seconds=1.0)
+            return cls(
+                folder, 2, 0.5, 2.0, 4.0, due=2_000, rows=quick_rows, groups=10, server_seconds=1.0, contacts=3_000
+            )
         return cls(folder, rows=rows) if rows else cls(folder)
