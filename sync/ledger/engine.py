@@ -36,6 +36,10 @@ class Engine(Protocol):
         """
         ...
 
+    def bounded(self) -> AbstractContextManager[None]:
+        """What is inside raises LedgerUnavailable after a while, where else it could wait for ever."""
+        ...
+
     def notify(self) -> None:
         """Hint to the other hosts, at the end of this transaction, that something may be due. They also look often."""
         ...

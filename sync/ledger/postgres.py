@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 
 from sync.errors import LedgerError, LedgerTooNew, LedgerUnavailable
 from sync.ledger.queries import POSTGRES, migrations, queries
+from sync.ledger.watchdog import Watchdog
 
 ONE_WRITER = 0x63726D73
 """The advisory lock of every write transaction: one writer at a time, as on SQLite. Group commit makes it cheap, and it
@@ -19,6 +20,9 @@ removes lost updates and deadlocks."""
 LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
 STALLED = 20
 """Seconds after which a host that was frozen in the middle of a transaction loses it, and who waits for it is told."""
+
+STUCK = 60.0
+"""Seconds after which the service gives up a transaction that the server has not answered: then it says so."""
 
 LIMITS = f"SET LOCAL idle_in_transaction_session_timeout = '{STALLED}s'; SET LOCAL lock_timeout = '{STALLED}s'"
 
@@ -36,7 +40,8 @@ class PostgresEngine:
 
     Statements are not prepared, so that it works through pgbouncer in transaction mode. A lost connection fails the
     transaction at hand with LedgerUnavailable; the next one connects anew. A host that stands still in the middle of a
-    transaction loses its connection after a while, so that it cannot hold up the others.
+    transaction loses its connection after a while, so that it cannot hold up the others; a server that stands still
+    loses ours where the transaction is `bounded`.
     """
 
     name = "postgresql"
@@ -47,6 +52,7 @@ class PostgresEngine:
         self.now = 0.0
         self._queries = {name: _placeholders(sql) for name, sql in queries(POSTGRES).items()}
         self._connection: psycopg.Connection[Any] | None = None
+        self.watchdog = Watchdog(STUCK)
         with _translated():
             self.now = self._read_clock()
 
@@ -94,8 +100,17 @@ class PostgresEngine:
                 yield
         except LedgerUnavailable as error:
             if isinstance(error.__cause__, psycopg.InternalError):
-                self.close()  # a session that began on a standby stays read-only for ever: the next one is a new one
+                self._disconnect()  # a session that began on a standby stays read-only for ever
             raise
+
+    def bounded(self) -> AbstractContextManager[None]:
+        """What is inside must not take longer than a minute; else its connection is cut, and it raises."""
+        return self.watchdog.watching(self._descriptor)
+
+    def _descriptor(self) -> int | None:
+        with suppress(psycopg.OperationalError):
+            return None if self._connection is None else self._connection.fileno()
+        return None
 
     def notify(self) -> None:
         """Hint to the other hosts, when this transaction is committed, that something may be due."""
@@ -181,6 +196,10 @@ class PostgresEngine:
 
     def close(self) -> None:
         """Close the connection."""
+        self.watchdog.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
 

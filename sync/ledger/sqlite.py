@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -107,6 +107,10 @@ class SqliteEngine:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
                 raise
+
+    def bounded(self) -> AbstractContextManager[None]:
+        """A file answers: to wait for another writer has an end of its own."""
+        return nullcontext()
 
     def notify(self) -> None:
         """Nobody to tell: there is one server of this file."""

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -141,7 +142,7 @@ class Writer:
     def _serve(self, jobs: list[_Job]) -> None:
         """Run jobs in one transaction; if it fails for anything but the disk, one by one: a bad one sinks alone."""
         try:
-            with self.ledger.transaction(exclusive=len(jobs) > 1 or not jobs[0].is_claim):
+            with self._transaction(exclusive=len(jobs) > 1 or not jobs[0].is_claim):
                 self._do(jobs)
         except LedgerUnavailable as error:
             _fail(jobs, error)
@@ -175,7 +176,7 @@ class Writer:
         log.error("a ledger job failed", exc_info=error)
         try:
             if job.event is not None:
-                with self.ledger.transaction():
+                with self._transaction():
                     job.result = self.ledger.apply_poison(job.event, error)
             elif job.settlements is not None:
                 self._settle_apart(job.settlements)
@@ -198,8 +199,13 @@ class Writer:
                 self._settle(replace(settlement, outcome=lost, retry_in=UNSTORABLE_AGAIN))
 
     def _settle(self, settlement: Settlement) -> None:
-        with self.ledger.transaction():
+        with self._transaction():
             self.ledger.settle([settlement])
+
+    @contextmanager
+    def _transaction(self, *, exclusive: bool = True) -> Iterator[None]:
+        with self.ledger.engine.bounded(), self.ledger.transaction(exclusive=exclusive):
+            yield
 
     def _answer(self, jobs: list[_Job]) -> None:
         """Wake each waiting loop once for all its jobs."""

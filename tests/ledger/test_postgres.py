@@ -1,6 +1,8 @@
 """What only a server can do and suffer: claims beside other writers, hints, lost connections."""
 
 import asyncio
+import os
+import signal
 import time
 
 import psycopg
@@ -9,6 +11,7 @@ import pytest
 from sync.errors import LedgerUnavailable
 from sync.ledger import Ledger
 from sync.ledger.postgres import LIMITS, LOCK, STALLED, PostgresEngine, hints
+from sync.ledger.watchdog import Watchdog
 from sync.ledger.writer import Writer
 from sync.models import Kind
 from tests.databases import Server
@@ -162,3 +165,40 @@ def test_a_server_that_was_a_standby_is_written_to_as_soon_as_it_may_be(server: 
 
     assert ledger.engine.rows("count_contacts")[0]["n"] == 1
     ledger.engine.close()
+
+
+async def test_a_server_that_stands_still_is_given_up_and_said(server: Server) -> None:
+    engine = PostgresEngine(server.database())
+    engine.migrate()
+    engine.watchdog = Watchdog(0.3, look=0.05)
+    pid = engine.read("SELECT pg_backend_pid() AS pid")[0]["pid"]
+    thread = Writer(Ledger(engine, CRM, new_id=Ids()))
+
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(LedgerUnavailable):
+            await asyncio.wait_for(thread.apply(event("v1:1", "ada@example.com")), 10)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    applied = await thread.apply(event("v1:1", "ada@example.com"))
+
+    assert applied.status in ("accepted", "duplicate")
+    assert engine.rows("count_contacts")[0]["n"] == 1
+    thread.close()
+    engine.close()
+
+
+async def test_what_ends_in_time_is_left_alone(server: Server) -> None:
+    engine = PostgresEngine(server.database())
+    engine.migrate()
+    engine.watchdog = Watchdog(0.3, look=0.01)
+    thread = Writer(Ledger(engine, CRM, new_id=Ids()))
+    pid = engine.read("SELECT pg_backend_pid() AS pid")[0]["pid"]
+
+    for n in range(20):
+        await thread.apply(event(f"v1:{n}", f"ada{n}@example.com"))
+        await asyncio.sleep(0.03)
+
+    assert engine.read("SELECT pg_backend_pid() AS pid")[0]["pid"] == pid
+    thread.close()
+    engine.close()
