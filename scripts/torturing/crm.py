@@ -9,12 +9,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
 
 from torturing.chance import chance
+from torturing.listening import Answering, Listener
 from torturing.records import Record, Records, Refused
 
 CONTACTS = "/crm/v3/objects/contacts"
@@ -190,50 +190,24 @@ ROUTES: Mapping[tuple[str, str], Callable[[Crm, Any], Answer]] = {
 }
 
 
-class Handler(BaseHTTPRequestHandler):
-    """HTTP, one thread for each connection."""
+class Handler(Answering):
+    """What is asked over HTTP."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
     crm: ClassVar[Crm]
 
     def _take(self) -> None:
         said = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = json.loads(said) if said else None
         if self.path == "/_state":
-            self._give(200, self.crm.state())
+            self.give(200, self.crm.state())
         elif self.path == "/_contacts":
-            self._give(*self.crm.put_there(body))
+            self.give(*self.crm.put_there(body))
         elif not self.headers.get("Authorization", "").startswith("Bearer "):
-            self._give(401, {"status": "error", "category": "INVALID_AUTHENTICATION"})
+            self.give(401, {"status": "error", "category": "INVALID_AUTHENTICATION"})
         else:
-            self._give(*self.crm.answer(self.command, self.path, body))
+            self.give(*self.crm.answer(self.command, self.path, body))
 
     do_GET = do_POST = do_PATCH = do_PUT = _take  # noqa: N815 - the names that http.server looks for
-
-    def _give(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
-        try:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-        except OSError:  # who asked is dead by now
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-class Listener(ThreadingHTTPServer):
-    """Many callers come and go, some of them in the middle of a sentence."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, *_: object) -> None:
-        """A caller that was killed is no news."""
 
 
 def main(arguments: Sequence[str]) -> None:

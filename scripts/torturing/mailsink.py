@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.policy import SMTP as MAIL_POLICY
 from email.utils import parseaddr
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, cast
@@ -21,6 +20,7 @@ from typing import Any, ClassVar, cast
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from torturing.chance import chance
+from torturing.listening import Answering, Listener
 
 KINDS = ("smtp", "resend", "postmark")
 SECRET = "torture-mailer-0123456789"  # noqa: S105 - of our own processes on loopback
@@ -169,53 +169,27 @@ ROUTES: Mapping[str, tuple[str, Callable[[Sink, Mapping[str, str], Any], Answer]
 }
 
 
-class Handler(BaseHTTPRequestHandler):
-    """HTTP, one thread for each connection."""
+class Handler(Answering):
+    """What is asked over HTTP."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
     sink: ClassVar[Sink]
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server looks for
         """One mail."""
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
         path, send = ROUTES[self.sink.kind]
         if self.path != path:
             self.sink.note(f"a strange call: {self.path}")
-            self._give(404, {})
+            self.give(404, {})
             return
         try:
-            self._give(*send(self.sink, {name.lower(): value for name, value in self.headers.items()}, body))
+            self.give(*send(self.sink, {name.lower(): value for name, value in self.headers.items()}, body))
         except Hangup:
             self.close_connection = True
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the same
         """Whether it is up."""
-        self._give(200, {})
-
-    def _give(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
-        try:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-        except OSError:  # who asked is dead by now
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-class Listener(ThreadingHTTPServer):
-    """Many callers come and go, some of them in the middle of a sentence."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, *_: object) -> None:
-        """A caller that was killed is no news."""
+        self.give(200, {})
 
 
 class Conversation(SMTP):
