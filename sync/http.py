@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Any
@@ -158,11 +159,11 @@ class Client:
         """
         async with self._slots:
             await self.gate()
-            if self._clock() > send_by.get():
-                raise Busy("it was too late in the lease to send")
+            self._check_time()
             request = self._client.build_request(
                 method, path, json=json, params=params, content=content, headers=headers
             )
+            request.extensions["trace"] = partial(self._watch, "body" if request.content else "headers")
             used = self._client
             try:
                 async for attempt in AsyncRetrying(
@@ -187,6 +188,18 @@ class Client:
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the latter for where a redirect leads
                 raise Unreachable(f"no answer ({type(error).__name__})") from error
         raise AssertionError("unreachable")  # pragma: no cover
+
+    def _check_time(self) -> None:
+        if self._clock() > send_by.get():
+            raise Busy("it was too late in the lease to send")
+
+    async def _watch(self, last: str, event: str, _info: object) -> None:
+        """Look at the time once more when the last part of a request is about to leave, without which it has no effect.
+
+        To connect may have taken long, and a machine may have stood still meanwhile.
+        """
+        if event.endswith(f".send_request_{last}.started"):
+            self._check_time()
 
     async def _answer(self, request: httpx.Request) -> Answer:
         response = await self._client.send(request, stream=True)

@@ -282,6 +282,30 @@ async def test_the_time_to_send_by_is_looked_at_after_the_gate() -> None:
         send_by.reset(token)
 
 
+@pytest.mark.parametrize("body", [None, {"a": 1}])
+async def test_what_took_too_long_to_connect_does_not_leave(body: Any) -> None:
+    times, heard = iter([NOW]), bytearray()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.extend(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    here = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", clock=lambda: next(times, NOW + 2))
+    token = send_by.set(NOW + 1)
+    try:
+        with pytest.raises(Busy, match="too late"):
+            await here.call("POST" if body else "GET", "/notes", json=body)
+    finally:
+        send_by.reset(token)
+    await here.aclose()
+    server.close()
+    await server.wait_closed()
+
+    assert b'{"a"' not in heard
+    assert heard == b"" or body
+
+
 class Failing(httpx.AsyncBaseTransport):
     """Fails as often as told, then answers."""
 

@@ -123,16 +123,19 @@ def watch_calls(crash: Crash) -> None:
     async def send(self: Any, request: httpx.Request, **named: Any) -> httpx.Response:
         if (word := word_of(request.url.path)) is not None:
             crash.pass_by(f"{word}.leaving")
-            request.extensions = {**request.extensions, "trace": tracer(crash, word)}
+            request.extensions = {**request.extensions, "trace": tracer(crash, word, request.extensions["trace"])}
         return await original(self, request, **named)
 
     httpx.AsyncClient.send = send  # type: ignore[method-assign]
 
 
-def tracer(crash: Crash, word: str) -> Callable[[str, Any], Awaitable[None]]:
-    """What httpcore tells how far a request has come."""
+def tracer(
+    crash: Crash, word: str, theirs: Callable[[str, Any], Awaitable[None]]
+) -> Callable[[str, Any], Awaitable[None]]:
+    """What httpcore tells how far a request has come; the service itself listens, too."""
 
-    async def trace(event: str, _info: Any) -> None:
+    async def trace(event: str, info: Any) -> None:
+        await theirs(event, info)
         if event.endswith(".send_request_body.complete"):
             await asyncio.sleep(LINGER / 3)  # what was written leaves with the next turn of the loop
             crash.pass_by(f"{word}.sent")
