@@ -209,7 +209,8 @@ def _paused(
 ) -> Lane:
     until = now + settlement.pause_for
     if lane.paused_until is not None and not settlement.is_probe:
-        return replace(lane, paused_until=max(lane.paused_until, until) if lane.pauses == 1 else lane.paused_until)
+        is_longer = lane.pauses == 1 and until > lane.paused_until
+        return replace(lane, paused_until=until, culprit=delivery) if is_longer else lane
     return replace(
         lane,
         paused_at=lane.paused_at if lane.paused_at is not None else now,

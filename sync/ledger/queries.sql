@@ -496,6 +496,9 @@ UPDATE deliveries SET due_at = :now, owed_at = CASE WHEN owed_at > :now THEN :no
 WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at > :now
   AND (due_at > :now + :absurd OR owed_at > :now + 60 OR claimed_at > :now + 60)
 
+-- name: settled_after
+SELECT id FROM deliveries WHERE id = :id AND (settled_at > :at OR claimed_at > :at)
+
 -- name: free_paused
 -- What waits only for a pause that a person may have ended. Chats that are not ready keep their time.
 UPDATE deliveries SET due_at = :now

@@ -70,8 +70,9 @@ def claim(
     lane = _lane(engine, destination)
     is_probe = False
     if lane.paused_until is not None and lane.paused_until < engine.now + ABSURD:
-        is_of_now = (lane.paused_at or 0.0) <= engine.now + SKEW  # else it was begun by a clock that was ahead: try now
-        until = max(lane.paused_until if is_of_now else 0.0, _probed_until(lane, engine.now + lease))
+        until = max(
+            0.0 if _is_of_a_clock_ahead(engine, lane) else lane.paused_until, _probed_until(lane, engine.now + lease)
+        )
         if until > engine.now:
             return Claimed(kinds[0][0], wake_at=until, pauses=lane.pauses)
         is_probe = True
@@ -86,6 +87,13 @@ def claim(
             _write_lane(engine, lane, probe_until=engine.now + lease)
         return Claimed(kind, owed, is_probe, lane.pauses, waited)
     return Claimed(kinds[0][0], wake_at=_next_due(engine, destination, kinds), pauses=lane.pauses)
+
+
+def _is_of_a_clock_ahead(engine: Engine, lane: Lane) -> bool:
+    """Whether a pause was begun, or made longer, by a clock that was ahead: then it is tried at once."""
+    if (lane.paused_at or 0.0) > engine.now + SKEW:
+        return True
+    return bool(engine.rows("settled_after", id=lane.culprit or "", at=engine.now + SKEW))
 
 
 def _probed_until(lane: Lane, longest: float) -> float:

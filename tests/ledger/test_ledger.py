@@ -266,6 +266,24 @@ def test_a_paused_destination_hands_out_nothing_then_one_probe(ledger: Ledger, c
     assert len(claim(ledger).owed) == 4
 
 
+@pytest.mark.parametrize("is_probe", [True, False])
+def test_a_pause_made_longer_by_a_clock_that_was_ahead_is_tried_at_once(
+    ledger: Ledger, clock: Clock, is_probe: bool
+) -> None:
+    apply(ledger, *[event(f"v1:{i}", f"p{i}@example.com") for i in range(3)])
+    first, second = (claim(ledger, [(Kind.CONTACT, 1)]) for _ in range(2))
+    settle(ledger, first, Paused("down"), pause_for=30.0)
+    if is_probe:
+        clock.sleep(31)
+        second = claim(ledger)
+    clock.now += 86400
+    settle(ledger, second, Paused("still down"), pause_for=30.0, is_probe=is_probe)
+    assert claim(ledger).owed == ()
+
+    clock.now -= 86400
+    assert claim(ledger).is_probe
+
+
 def test_the_probe_is_another_subject_than_the_one_that_closed_the_lane(ledger: Ledger, clock: Clock) -> None:
     apply(ledger, event("v1:1", ADA), event("v1:2", BOB))
     culprit = claim(ledger, [(Kind.CONTACT, 1)])
