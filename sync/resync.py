@@ -228,7 +228,7 @@ async def _verified(ledger: Ledger, served: Destination, wish: Wish, told: Told)
         ledger,
         served,
         sample=wish.sample,
-        seed=int(time.time()),
+        seed=None,
         fix=wish.fix,
         fix_deleted=wish.fix_deleted,
         dry_run=wish.dry_run,

@@ -15,8 +15,8 @@ is not ours stays. On our own record the ledger has the word, as with every deli
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -106,10 +106,19 @@ class Asked:
     """What to verify, and what to do about it. `since`: only what was delivered at or after (epoch seconds)."""
 
     sample: int | None = None
-    seed: int = 0
+    seed: int | None = 0
     fix: bool = False
     fix_deleted: bool = False
     since: float | None = None
+
+    def going_on_with(self, noted: Mapping[str, Any] | None, now: float) -> "Asked":
+        """The same, where what moves with the clock (any seed, a `since` of some days ago) is as a run noted it."""
+        seed, since = self.seed, self.since
+        if seed is None:
+            seed = int(now) if noted is None else noted["seed"]
+        if since is not None and noted is not None and noted["since"] is not None:
+            since = noted["since"] if 0 <= since - noted["since"] <= verifying.RESUMABLE else since
+        return replace(self, seed=seed, since=since)
 
 
 def _nobody(_drift: Drift) -> None:
@@ -121,7 +130,7 @@ async def verify(
     destination: Destination,
     *,
     sample: int | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     fix: bool = False,
     fix_deleted: bool = False,
     dry_run: bool = False,
@@ -175,10 +184,12 @@ class _Run:
 
     def begin(self) -> None:
         """Go on where the same run was broken off, else from the start."""
+        notes = verifying.load_notes(self.ledger, self._name)
+        noted = notes.said.get("asked")
+        self.asked = self.asked.going_on_with(noted, self.ledger.engine.now)
         if self.dry_run:
             return
-        notes = verifying.load_notes(self.ledger, self._name)
-        if notes.said.get("asked") != asdict(self.asked):
+        if noted != asdict(self.asked):
             self.end()
             return
         said, result = notes.said, self.result
@@ -344,7 +355,7 @@ def drifts_of(known: Known, standing: Standing, *, now: float, tells_deleted_for
     return found
 
 
-def _draw(seed: int, id_: str) -> bytes:
+def _draw(seed: int | None, id_: str) -> bytes:
     return hashlib.blake2b(f"{seed}:{id_}".encode(), digest_size=8).digest()
 
 

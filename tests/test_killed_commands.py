@@ -431,7 +431,6 @@ def _let_go(machine: Machine) -> None:
         ledger.engine.run("drop_lock", name="a re-sync", owner=held["owner"])
 
 
-@pytest.mark.xfail(strict=True, reason="each re-sync asks with a seed of its own (the time), so it never goes on")
 def test_a_verification_that_is_killed_and_run_again_ends_as_one_that_is_not(machine: Machine, server: Server) -> None:
     _delivered(machine)
     _edit(machine)

@@ -484,6 +484,17 @@ async def test_a_run_that_is_killed_amid_its_repairs_repairs_each_once(opened: O
         assert (await beside.verify()).is_clean
 
 
+async def test_the_night_after_goes_on_though_its_seed_and_its_days_are_of_that_night(opened: Open) -> None:
+    async with opened(450) as beside:
+        week = 7 * 86400
+        with while_read(beside, dies_after(2)), pytest.raises(Interrupted):
+            await beside.verify(sample=400, seed=None, since=beside.running.clock.now - week)
+        beside.running.clock.sleep(3600)
+        found = await beside.verify(sample=400, seed=None, since=beside.running.clock.now - week)
+
+        assert (found.resumed, found.seen) == (True, 400)
+
+
 async def test_another_question_begins_anew(opened: Open) -> None:
     async with opened(150) as beside:
         beside.running.crm.before = _down_after(1)
