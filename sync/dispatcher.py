@@ -77,9 +77,10 @@ class Lane:
     async def drain(self) -> int:
         """Serve until nothing is due now, then end; returns how many attempts were made."""
         attempts = 0
-        while (claimed := await self._claim()) is not None and claimed.owed:
-            await self._carry(claimed)
-            attempts += len(claimed.owed)
+        while (claimed := await self._claim()) is not None and (claimed.owed or claimed.has_more):
+            if claimed.owed:
+                await self._carry(claimed)
+                attempts += len(claimed.owed)
         return attempts
 
     async def _claim(self) -> Claimed | None:

@@ -162,6 +162,18 @@ async def test_a_mailer_that_raises_what_it_must_not_is_unknown_too(service: Run
     assert mails(service)[0][0] == State.UNKNOWN
 
 
+async def test_a_mail_that_is_withdrawn_does_not_end_a_drain(service: Running) -> None:
+    for n in range(3):
+        await converse(service, 172 + n, f"p{n}@example.com")
+    hashed = addresses(service.service.settings).hash("p0@example.com")
+    with service.ledger.transaction():
+        service.ledger.suppress(hashed, "unsubscribed")
+    service.clock.now += 20 * MINUTE
+    await service.drain()
+
+    assert sorted(mail["to"] for mail in await outbox(service)) == ["p1@example.com", "p2@example.com"]
+
+
 async def test_a_bounce_that_is_proved_suppresses_and_a_forged_one_does_not(service: Running) -> None:
     known = addresses(service.service.settings)
     service.webhooks.feedback = {"tattler": Feedback(service.service.writer, known, Tattler())}

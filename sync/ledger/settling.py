@@ -42,7 +42,8 @@ class Claimed:
 
     `pauses` says how many pauses in a row there were, `is_probe` that this one call may end the pause. `waited` tells
     for each delivery how many seconds of backoff it has had. `asked_at` is when the claim was asked for, by the
-    clock of the host that asked: by it alone that host tells how much of its lease is left.
+    clock of the host that asked: by it alone that host tells how much of its lease is left. `has_more`: what was due
+    turned out not to be owed now (a mail that was withdrawn, a chat that waits for its contact); others may be.
     """
 
     kind: Kind
@@ -52,6 +53,7 @@ class Claimed:
     waited: tuple[float, ...] = ()
     wake_at: float | None = None
     asked_at: float = 0.0
+    has_more: bool = False
 
 
 def claim(
@@ -82,7 +84,7 @@ def claim(
             continue
         owed, waited = _with_subjects(engine, destination, kind, rows, mailing)
         if not owed:
-            return Claimed(kind, wake_at=engine.now, pauses=lane.pauses)
+            return Claimed(kind, wake_at=engine.now, pauses=lane.pauses, has_more=True)
         if is_probe:
             _write_lane(engine, lane, probe_until=engine.now + lease)
         return Claimed(kind, owed, is_probe, lane.pauses, waited)
