@@ -82,6 +82,7 @@ class Ledger:
 
         Only for the one owner of this ledger, before it claims.
         """
+        self.engine.mind_clock()
         self.engine.run("free_paused")
         self.engine.run("forget_probes")
         return self.engine.run("shorten_leases", grace=grace)

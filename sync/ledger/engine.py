@@ -84,6 +84,10 @@ class Engine(Protocol):
         """Become the one server of this ledger, where only one may be. Raises LedgerInUse."""
         ...
 
+    def mind_clock(self) -> None:
+        """See to it that nothing waits longer because the clock is set back. For the one server, in a transaction."""
+        ...
+
     def close(self) -> None:
         """Let go of everything."""
         ...

@@ -194,6 +194,9 @@ class PostgresEngine:
     def own(self) -> None:
         """Nothing to own: any number of hosts may serve this ledger."""
 
+    def mind_clock(self) -> None:
+        """Nothing to do: all hosts go by the server's clock, and whoever keeps a server keeps its clock."""
+
     def close(self) -> None:
         """Close the connection."""
         self.watchdog.close()

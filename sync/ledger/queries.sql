@@ -628,6 +628,23 @@ SELECT value FROM marks WHERE name = :name
 -- name: set_mark
 INSERT INTO marks (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 
+-- name: set_back_deliveries
+-- The clock was set back: what waits by it ends as much earlier. Mails keep their hour.
+UPDATE deliveries SET due_at = due_at + :by,
+  ready_at = CASE WHEN ready_at > :now THEN ready_at + :by ELSE ready_at END,
+  owed_at = CASE WHEN owed_at > :now THEN owed_at + :by ELSE owed_at END,
+  claimed_at = CASE WHEN claimed_at > :now THEN claimed_at + :by ELSE claimed_at END,
+  settled_at = CASE WHEN settled_at > :now THEN settled_at + :by ELSE settled_at END
+WHERE state = 'pending' AND kind <> 'email' AND (due_at > :now OR (due_at IS NULL AND ready_at > :now))
+
+-- name: set_back_destinations
+UPDATE destinations SET
+  paused_at = CASE WHEN paused_at > :now THEN paused_at + :by ELSE paused_at END,
+  pace = CASE WHEN pace > :now THEN pace + :by ELSE pace END,
+  paused_until = CASE WHEN paused_until > :now THEN paused_until + :by ELSE paused_until END,
+  probe_until = CASE WHEN probe_until > :now THEN probe_until + :by ELSE probe_until END
+WHERE pace > :now OR paused_until > :now OR probe_until > :now
+
 -- name: forget_pause
 -- Another mailer: what closed the lane of the one before does not concern it.
 UPDATE destinations SET paused_at = NULL, paused_until = NULL, probe_until = NULL, culprit = NULL, pauses = 0,

@@ -13,6 +13,7 @@ from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]
 
 from sync.errors import LedgerError, LedgerInUse, LedgerTooNew, LedgerUnavailable
 from sync.ledger.queries import SQLITE, migrations, queries
+from sync.ledger.setback import Setback, since_boot
 
 FIXED = (3, 51, 3)
 """SQLite before this can corrupt a WAL file when two connections write or checkpoint at once (the WAL-reset bug)."""
@@ -31,6 +32,9 @@ PRAGMAS = (
 
 INCREMENTAL = 2
 
+CLOCK = "clock"
+"""The mark that says how far the clock on the wall was from one that nobody sets."""
+
 SMALL = 256 << 20
 """Bytes up to which a file is rewritten at once after an erasure: a few seconds, in which webhooks wait."""
 
@@ -47,9 +51,13 @@ class SqliteEngine:
     name = "sqlite"
     is_shared = False
 
-    def __init__(self, path: str | Path, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: str | Path, *, clock: Callable[[], float], elapsed: Callable[[], float] = since_boot
+    ) -> None:
         self.path = Path(path)
         self.clock = clock
+        self._setback = Setback(elapsed)
+        self._minds_clock = False
         self.now = clock()
         self._queries = queries(SQLITE)
         self._lock: IO[str] | None = None
@@ -101,12 +109,34 @@ class SqliteEngine:
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 self.now = self.clock()
+                self._mind_clock()
                 yield
                 self.connection.execute("COMMIT")
+                self._setback.keep(self.now)
             except BaseException:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
                 raise
+
+    def mind_clock(self) -> None:
+        """From now on move back what waits by as much as the clock is set back, or was since the last process.
+
+        Inside a transaction. For the one server only: else it would be done twice.
+        """
+        found = self.rows("get_mark", name=CLOCK)
+        self._setback.load(found[0]["value"] if found else None)
+        self._minds_clock = True
+        self._mind_clock()
+
+    def _mind_clock(self) -> None:
+        if not self._minds_clock:
+            return
+        jump = self._setback.look(self.now)
+        if jump < 0:
+            self.run("set_back_deliveries", by=jump)
+            self.run("set_back_destinations", by=jump)
+        if jump or self._setback.apart is None:
+            self.run("set_mark", name=CLOCK, value=self._setback.note(self.now))
 
     def bounded(self) -> AbstractContextManager[None]:
         """A file answers: to wait for another writer has an end of its own."""
