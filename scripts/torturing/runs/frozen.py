@@ -10,7 +10,7 @@ from torturing.stage import LEASE, Stage
 
 POINTS = ("note.answered", "intend.after", "contact.answered", "claim.after", "note.sent", "contact.sent")
 AT_ONCE = 2
-TRIES = 6
+TRIES = 24
 TAKEN_OVER = LEASE + 20
 """Seconds in which others must have taken over what a frozen process held."""
 
@@ -37,7 +37,7 @@ def _frozen(stage: Stage, member: Member, point: str, random: Random) -> dict[st
     Its writer may be in a transaction just then. That is another run's business: `stalled`.
     """
     for _ in range(TRIES):
-        stage.replace(member, TORTURE_POINT=point, TORTURE_HITS=str(random.choice((1, 2))), TORTURE_ACTION="stop")
+        stage.replace(member, TORTURE_POINT=point, TORTURE_HITS=str(random.choice((1, 2, 3, 5))), TORTURE_ACTION="stop")
         until(lambda: member.is_frozen, f"{member.name} comes to {point}", 40)
         stage.kills += 1
         before = stage.claims()
