@@ -354,7 +354,7 @@ def _with_news(chat: Chat, news: ChatNews | None, event: Event) -> Chat:
     if news is None:
         return chat
     said = _newer(chat.said, _said_of_course(news, event.order))
-    transcript = _merged(chat.transcript, news.messages, event.received_at)
+    transcript = _merged(chat, news.messages, event.received_at)
     course = {k.removeprefix("chat."): word.value for k, word in said.items() if k.startswith("chat.")}
     return replace(
         chat,
@@ -366,7 +366,7 @@ def _with_news(chat: Chat, news: ChatNews | None, event: Event) -> Chat:
         duration=float(course["duration"]) if "duration" in course else None,
         agent=course.get("agent"),
         transcript=transcript,
-        last_message_at=max((m.at for m in transcript if m.at is not None), default=None),
+        last_message_at=max((m.at for m in transcript if m.at is not None), default=chat.last_message_at),
     )
 
 
@@ -383,13 +383,17 @@ def _latest(known: float | None, said: float | None) -> float | None:
     return max((t for t in (known, said) if t is not None), default=None)
 
 
-def _merged(known: tuple[Message, ...], said: tuple[Message, ...], received_at: float) -> tuple[Message, ...]:
-    """The transcript with new messages in their place; one without a time of its own came when it was received."""
-    ids = {message.id for message in known}
-    new = [replace(m, at=received_at) if m.at is None else m for m in said if m.id not in ids]
+def _merged(chat: Chat, said: tuple[Message, ...], received_at: float) -> tuple[Message, ...]:
+    """The transcript with new messages in their place; one without a time of its own came when it was received.
+
+    What was pruned does not come back.
+    """
+    ids = {message.id for message in chat.transcript}
+    told = [replace(m, at=received_at) if m.at is None else m for m in said if m.id not in ids]
+    new = [m for m in told if not chat.has_pruned(m.at)]
     if not new:
-        return known
-    merged = sorted([*known, *{m.id: m for m in new}.values()], key=lambda m: (m.at or 0.0, m.id))
+        return chat.transcript
+    merged = sorted([*chat.transcript, *{m.id: m for m in new}.values()], key=lambda m: (m.at or 0.0, m.id))
     kept: list[Message] = []
     room = TRANSCRIPT_TEXT_LIMIT
     for message in merged[:TRANSCRIPT_LIMIT]:

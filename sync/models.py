@@ -160,7 +160,10 @@ class Contact:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One conversation. `said` holds what this chat alone said about its visitor: field → value and order key."""
+    """One conversation. `said` holds what this chat alone said about its visitor: field → value and order key.
+
+    `pruned_until`: what was said by then is not kept any more; None where nothing of the transcript was pruned.
+    """
 
     id: str
     source: str
@@ -177,12 +180,17 @@ class Chat:
     last_message_at: float | None = None
     version: int = 0
     updated_at: float = 0.0
+    pruned_until: float | None = None
 
     @property
     def email(self) -> str | None:
         """The email that this chat said last."""
         said = self.said.get("email")
         return said.value if said else None
+
+    def has_pruned(self, at: float | None) -> bool:
+        """Whether a line of that time was, or would have been, pruned; one of no time counts as old."""
+        return self.pruned_until is not None and (at is None or at <= self.pruned_until)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from sync.ledger import Ledger
 from sync.ledger import pulling as stored
 from sync.models import Event, Visitor
 from sync.sifting import sifted
-from sync.sources.base import Listed, PulledChat, Puller, Row, Source, UnreadableRow
+from sync.sources.base import Listed, PulledChat, Puller, Row, Source, Unread, UnreadableRow
 
 MOST_PASSES = 3
 BATCH = 100
@@ -41,6 +41,7 @@ class Pulled:
     """What a pull found, over all lists of one source.
 
     `missed` chats were unknown, `repaired` ones changed, the missed among them. `unreadable` rows are kept as events.
+    Where `is_complete` is false, `notes` say what could not be read: there may be chats of which nobody knows.
     """
 
     source: str
@@ -53,6 +54,7 @@ class Pulled:
     passes: int = 0
     resumed: bool = False
     notes: tuple[str, ...] = ()
+    is_complete: bool = True
 
 
 async def pull(
@@ -76,7 +78,7 @@ async def pull(
     if not pullers:
         raise SettingsError(f"{source.name} cannot be asked: no token for its REST API is set")
     run = _Run(ledger, source, clock, new_id, since, dry_run, told)
-    run.resume([puller.name for puller in pullers])
+    run.resume(pullers)
     try:
         for puller in pullers:
             if puller.name not in run.done:
@@ -154,15 +156,18 @@ class _Run:
         self.name = f"pull:{source.name}"
         self.done: list[str] = []
         self.notes: dict[str, None] = {}
-        self.asked: dict[str, tuple[str, ...]] = {}
+        self.is_complete = True
+        self.pullers: Sequence[Puller] = ()
+        self.unread_before: dict[str, Counter[Unread]] = {}
         self.passes = 0
         self.resumed = False
         self.seen = _Seen()
         self.in_pass: set[str] = set()
         self.here: tuple[str, _Place] | None = None
 
-    def resume(self, lists: Sequence[str]) -> None:
+    def resume(self, pullers: Sequence[Puller]) -> None:
         """Go on where the pull before was killed, if it looked at least as far back. A rehearsal starts anew."""
+        self.pullers = pullers
         if self.dry_run:
             return
         found = stored.load_cursors(self.ledger, self.name)
@@ -170,12 +175,16 @@ class _Run:
         if place is None:
             return
         goes_far_enough = place["since"] is None or (self.since is not None and place["since"] <= self.since)
-        if not goes_far_enough or place["list"] not in (None, *lists):
+        if not goes_far_enough or place["list"] not in (None, *(puller.name for puller in pullers)):
             with self.ledger.transaction():
                 stored.drop_cursors(self.ledger, self.name)
             return
         self.resumed, self.since, self.done = True, place["since"], place["done"]
         self.passes, self.notes = place["passes"], dict.fromkeys(place["notes"])
+        self.is_complete = place.get("is_complete", True)
+        self.unread_before = {
+            name: Counter({Unread(*words): n for *words, n in told}) for name, told in place.get("unread", {}).items()
+        }
         if place["list"] is not None:
             self.here = place["list"], _Place(**place["place"])
         for name, dumped in found.items():
@@ -194,7 +203,8 @@ class _Run:
     def pulled(self) -> Pulled:
         """What was found so far."""
         seen = self.seen
-        notes = [*self.notes, *(f"{name}: {note}" for name, told in self.asked.items() for note in told)]
+        unread = self.unread()
+        notes = [*self.notes, *(f"{name}: {what.of(n)}" for name, told in unread.items() for what, n in told.items())]
         for reason, n in Counter(seen.bad.values()).most_common():
             notes.append(f"{n} {'row is' if n == 1 else 'rows are'} kept as unreadable: {reason}")
         return Pulled(
@@ -208,7 +218,12 @@ class _Run:
             passes=self.passes,
             resumed=self.resumed,
             notes=tuple(notes),
+            is_complete=self.is_complete and not any(unread.values()),
         )
+
+    def unread(self) -> dict[str, Counter[Unread]]:
+        """What of each list could not be read, also before this pull was killed and went on."""
+        return {p.name: self.unread_before.get(p.name, Counter()) + Counter(p.unread) for p in self.pullers}
 
     async def scan(self, puller: Puller) -> None:
         """Read a list pass by pass, until one brings nothing new."""
@@ -240,7 +255,6 @@ class _Run:
         new = [key for key in keys if key not in self.in_pass]
         fresh = [row for row in listed.rows if self._is_fresh(row)]
         waiting = await self._take_rows(puller, fresh, page, name)
-        self.asked[puller.name] = puller.notes
         page.rows |= {_key(row): row.mark for row in listed.rows}
         place.fresh += len(fresh)
         self.in_pass.update(keys)
@@ -259,13 +273,13 @@ class _Run:
         has_more = total > read if total is not None else len(keys) >= place.limit
         is_stuck = bool(keys) and place.page == puller.first_page + 1 and keys == place.before and has_more
         if is_stuck:
-            self.note(f"{puller.name}: asking for another page brings the same rows: only {read} could be read")
+            self.miss(f"{puller.name}: asking for another page brings the same rows: only {read} could be read")
         is_last = is_stuck or not place.fresh or place.pass_ == MOST_PASSES
         if is_last and not is_stuck:
             if place.fresh and place.pass_ == MOST_PASSES:
-                self.note(f"{puller.name}: the source kept changing while it was read: pull again")
+                self.miss(f"{puller.name}: the source kept changing while it was read: pull again")
             if total is not None and has_more:
-                self.note(f"{puller.name}: the source counts {total} rows, only {read} could be read")
+                self.miss(f"{puller.name}: the source counts {total} rows, only {read} could be read")
         place.pass_, place.page, place.fresh, place.before = place.pass_ + 1, puller.first_page, 0, []
         self.in_pass = set()
         return is_last
@@ -281,12 +295,19 @@ class _Run:
                 "done": self.done,
                 "passes": self.passes,
                 "notes": list(self.notes),
+                "is_complete": self.is_complete,
+                "unread": {name: [[*what, n] for what, n in told.items()] for name, told in self.unread().items()},
             },
         )
 
     def note(self, note: str) -> None:
         """Say something that a person should know; the same once."""
         self.notes[note] = None
+
+    def miss(self, note: str) -> None:
+        """Say what of the source could not be read."""
+        self.note(note)
+        self.is_complete = False
 
     def _is_fresh(self, row: Row) -> bool:
         """Whether a row says something that was not read in this pull, and recently enough."""
@@ -380,11 +401,12 @@ class _Run:
             for one in group
         ]
         events = [self._read(puller.body(one)) for one in news if one is not None]
-        people = stored.versions(self.ledger, events)
+        people = stored.versions(self.ledger, events, by_email=self.dry_run)
         if events:
             self.ledger.apply(events)
         after = stored.load_chats(self.ledger, source, places) if events else before
-        changed = {i: who for i, who in stored.versions(self.ledger, events).items() if people.get(i) != who}
+        now = stored.versions(self.ledger, events, by_email=self.dry_run)
+        changed = {i: who for i, who in now.items() if people.get(i) != who}
         return _Seen(
             chats=set(places),
             missed={chat for chat in after if chat not in before},
@@ -396,10 +418,13 @@ class _Run:
         now = self.clock()
         return self.source.read(body, event_id=self.new_id("ev", now), received_at=now)
 
-    def _said_before(self, chat: str) -> list[Visitor]:
-        """What the events of a chat said about its visitor, one by one."""
+    def _said_before(self, chat: str) -> list[Visitor] | None:
+        """What the events of a chat said about its visitor, one by one; None where not all of it is known any more."""
+        events = stored.said_in(self.ledger, self.source.name, chat)
+        if events is None:
+            return None
         found = []
-        for was in stored.said_in(self.ledger, self.source.name, chat):
+        for was in events:
             event = self.source.read(body_of(was.payload), event_id=was.id, received_at=was.received_at)
             if event.visitor is not None:
                 found.append(event.visitor)

@@ -12,16 +12,18 @@ MOST_LINES = 2000
 
 ATTRIBUTE = "attributes."
 
+SaidBefore = Callable[[], Sequence[Visitor] | None]
+"""What a chat said about its visitor, event by event; None where not all of it is known any more."""
 
-def sifted(
-    pulled: PulledChat, chat: Chat | None, types: Set[EventType], said_before: Callable[[], Sequence[Visitor]]
-) -> PulledChat | None:
+
+def sifted(pulled: PulledChat, chat: Chat | None, types: Set[EventType], said_before: SaidBefore) -> PulledChat | None:
     """What of a pulled chat is news for the chat as it is known; None where nothing is. Pure, but for `said_before`.
 
     1. Where the webhooks that say all of it came, only lines of the transcript can be missing.
-    2. Times, agent and lines fill gaps. They never change what a webhook said.
+    2. Times, agent and lines fill gaps. They never change what a webhook said. A line that was pruned is no gap.
     3. So do words about the visitor. One that contradicts the chat counts as newer only if the chat has never said it:
-       a word which it said and took back is an old one, whatever date the row carries.
+       a word which it said and took back is an old one, whatever date the row carries. Where it is not known any more
+       what the chat said (its payloads were pruned), nothing contradicts it.
     4. Where the visitor was changed after the chat, nothing contradicts it, and once a webhook told of the person, gaps
        are filled only under the same email.
     """
@@ -58,12 +60,11 @@ def _unheard(pulled: PulledChat, chat: Chat) -> tuple[Message, ...]:
         if pulled.has_line_ids
         else {(m.sender, m.text) for m in chat.transcript if m.id not in theirs}
     )
-    return tuple(m for m in pulled.news.messages if m.id not in ids and (m.sender, m.text) not in by_words)
+    new = (m for m in pulled.news.messages if m.id not in ids and not chat.has_pruned(m.at))
+    return tuple(m for m in new if (m.sender, m.text) not in by_words)
 
 
-def _unsaid(
-    pulled: PulledChat, chat: Chat, types: Set[EventType], said_before: Callable[[], Sequence[Visitor]]
-) -> Visitor | None:
+def _unsaid(pulled: PulledChat, chat: Chat, types: Set[EventType], said_before: SaidBefore) -> Visitor | None:
     """The words about the visitor that are news to the chat."""
     if pulled.visitor is None:
         return None
@@ -74,7 +75,10 @@ def _unsaid(
         fills = is_same or not pulled.person_in & types
         new = {name: word for name, word in new.items() if name not in known and (fills or name == "visitor_id")}
     if any(name in known for name in new):
-        before = {(name, _alike(name, word)) for visitor in said_before() for name, word in _words(visitor).items()}
+        visitors = said_before()
+        if visitors is None:
+            return _unsaid(replace(pulled, is_current=False), chat, types, said_before)
+        before = {(name, _alike(name, word)) for visitor in visitors for name, word in _words(visitor).items()}
         new = {name: word for name, word in new.items() if (name, _alike(name, word)) not in before}
     return _visitor(new) if new else None
 

@@ -20,10 +20,15 @@ from hypothesis import strategies as st
 from sync.cleaning import email_key
 from sync.completeness import compare_days
 from sync.errors import SettingsError, SourceError
-from sync.ledger import Applied, Ledger
+from sync.forget import forget
+from sync.ledger import Applied, Ledger, Settlement
+from sync.ledger.erasing import Erasures
+from sync.ledger.pruning import DAY, Limits
 from sync.ledger.sqlite import SqliteEngine
-from sync.models import Event
+from sync.models import Event, Kind, Receipt
+from sync.outcomes import Delivered
 from sync.pull import Pulled, pull
+from sync.retention import prune
 from sync.settings import load
 from sync.simulation.people import Chat, Person, changed, new_person
 from sync.simulation.talk import talk
@@ -113,6 +118,20 @@ class Stage:
             **given,
         )
 
+    def deliver(self) -> None:
+        """Everything that is due arrives."""
+        owed: Any = True
+        while owed:
+            with self.ledger.transaction():
+                owed = self.ledger.claim("crm", [(Kind.CONTACT, 10), (Kind.CHAT, 10)], 60.0).owed
+                ends = [Settlement(o.delivery, o.claim, o.version, Delivered(Receipt(o.delivery, True))) for o in owed]
+                self.ledger.settle(ends)
+
+    def prune(self, limits: Limits) -> None:
+        """Time goes by until everything is over, then what is older than the limits goes."""
+        self.clock.now = max(self.clock.now, NOON + LATER)
+        prune(self.ledger, limits)
+
     def events(self) -> int:
         return int(select(self.ledger, "SELECT COUNT(*) AS n FROM events")[0]["n"])
 
@@ -200,6 +219,50 @@ async def test_a_second_pull_stores_nothing(on_both: Stage) -> None:
 
     assert (found.missed, found.repaired, found.contacts) == (0, 0, 0)
     assert (on_both.versions(), on_both.events()) == (before, events)
+
+
+@pytest.mark.parametrize("limits", [Limits(transcripts=0), Limits(payloads=0), Limits(transcripts=0, payloads=0)])
+async def test_a_pull_after_pruning_brings_nothing_back(on_both: Stage, limits: Limits) -> None:
+    on_both.hear()
+    on_both.deliver()
+    on_both.prune(limits)
+    before, events = on_both.versions(), on_both.events()
+
+    found = await on_both.pull()
+
+    assert (found.chats, found.missed, found.repaired, found.contacts) == (40, 0, 0, 0)
+    assert (on_both.versions(), on_both.events()) == (before, events)
+    assert {row["state"] for row in select(on_both.ledger, "SELECT state FROM deliveries")} == {"delivered"}
+
+
+async def test_what_only_a_pull_has_told_and_was_pruned_since_is_not_told_again(on_both: Stage) -> None:
+    await on_both.pull()
+    on_both.deliver()
+    on_both.prune(Limits(transcripts=0, payloads=0))
+    before, events = on_both.versions(), on_both.events()
+
+    found = await on_both.pull()
+
+    assert (found.missed, found.repaired, found.contacts) == (0, 0, 0)
+    assert (on_both.versions(), on_both.events()) == (before, events)
+
+
+@pytest.mark.parametrize("cases", [0, 1])
+async def test_what_was_said_after_a_transcript_was_pruned_is_news(cases: int, tmp_path: Path) -> None:
+    (chat,) = chats_of(4, 1, cases=cases)
+    stage = a_stage(tmp_path, [chat])
+    stage.hear()
+    stage.deliver()
+    stage.prune(Limits(transcripts=0))
+    (again, later) = (True, "Me again", 2 * DAY), (False, "Welcome back", 60)
+    stage.account.chats[:] = [replace(chat, lines=(*chat.lines, again, later))]
+    stage.clock.now += 3 * DAY
+
+    found = await stage.pull()
+
+    (row,) = select(stage.ledger, "SELECT transcript FROM chats")
+    assert found.repaired == 1
+    assert [text for _, text in lines(row["transcript"])][:2] == ["Me again", "Welcome back"]
 
 
 @quickly
@@ -386,6 +449,39 @@ async def test_a_stale_row_with_a_new_date_undoes_nothing(tmp_path: Path) -> Non
     assert [name for _, name, _ in stage.people()] == ["Corrected"]
 
 
+@pytest.mark.parametrize("is_pruned", [False, True])
+async def test_a_word_that_was_taken_back_does_not_come_back_once_payloads_are_pruned(
+    is_pruned: bool, tmp_path: Path
+) -> None:
+    (chat,) = chats_of(4, 1, cases=0)
+    stage = a_stage(tmp_path, [chat])
+    for n, name in enumerate((chat.person.name, "Corrected")):
+        at = chat.started_at + n
+        event = stage.source.read(acquire_says(chat, name=name, at=at), event_id=stage.ids("ev", at), received_at=at)
+        with stage.ledger.transaction():
+            stage.ledger.apply([event])
+    if is_pruned:
+        stage.prune(Limits(payloads=0))
+
+    await stage.pull()
+
+    assert [name for _, name, _ in stage.people()] == ["Corrected"]
+
+
+async def test_gaps_are_filled_although_payloads_are_pruned(tmp_path: Path) -> None:
+    (chat,) = chats_of(4, 1, cases=0)
+    chat = replace(chat, person=replace(chat.person, phone="+12025550123"), is_phone_late=False)
+    stage = a_stage(tmp_path, [chat])
+    with stage.ledger.transaction():
+        body = acquire_says(chat, name="Somebody", at=chat.started_at)
+        stage.ledger.apply([stage.source.read(body, event_id="ev_1", received_at=NOON)])
+    stage.prune(Limits(payloads=0))
+
+    await stage.pull()
+
+    assert [(name, phone) for _, name, phone in stage.people()] == [("Somebody", "+12025550123")]
+
+
 def date(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
@@ -457,6 +553,7 @@ async def test_paging_that_has_no_effect_is_said(stage: Stage) -> None:
 
     assert any("v1: asking for another page brings the same rows: only 3" in note for note in found.notes)
     assert any("v2: asking for another page brings the same rows: only 3" in note for note in found.notes)
+    assert not found.is_complete
 
 
 async def test_fewer_rows_a_page_than_asked_for_lose_nothing(stage: Stage) -> None:
@@ -464,7 +561,7 @@ async def test_fewer_rows_a_page_than_asked_for_lose_nothing(stage: Stage) -> No
 
     found = await stage.pull()
 
-    assert found.missed == 40
+    assert (found.missed, found.is_complete) == (40, True)
     assert found.notes == ("the source gives 3 rows a page where 100 were asked for",)
 
 
@@ -485,6 +582,24 @@ async def test_a_source_that_keeps_changing_is_said(tmp_path: Path) -> None:
 
     assert (found.passes, found.chats) == (3, 6)
     assert found.notes == ("v2: the source kept changing while it was read: pull again",)
+    assert not found.is_complete
+
+
+async def test_a_source_that_counts_more_rows_than_it_shows_is_said(tmp_path: Path) -> None:
+    stage = a_stage(tmp_path, chats_of(6, 6, cases=1))
+    answer = stage.api.handle_async_request
+
+    async def count_more(request: httpx.Request) -> httpx.Response:
+        answered = await answer(request)
+        data = json.loads(answered.content)
+        data["data"]["count"] += 1
+        return httpx.Response(200, json=data)
+
+    stage.api.handle_async_request = count_more  # type: ignore[method-assign]
+    found = await stage.pull(source=acquire(api_token=None))
+
+    assert found.notes == ("v2: the source counts 7 rows, only 6 could be read",)
+    assert not found.is_complete
 
 
 async def test_rows_that_say_nothing_are_kept_as_unreadable_once(stage: Stage) -> None:
@@ -530,16 +645,20 @@ async def test_a_row_of_nobody_is_unreadable_even_if_it_has_an_id(tmp_path: Path
     assert found.notes == ("1 row is kept as unreadable: the row names neither a visitor nor a chat",)
 
 
-async def test_the_place_of_a_pull_names_nobody(tmp_path: Path) -> None:
-    stage = a_stage(tmp_path, chats_of(3, 10), pull_page_size=3)
-    stage.api.before = broken_after(20)
+@pytest.mark.parametrize("calls", [10, 20, 30])
+async def test_the_place_of_a_pull_names_nobody(calls: int, tmp_path: Path) -> None:
+    stage = a_stage(tmp_path, chats_of(3, 20), pull_page_size=3)
+    stage.api.before = broken_after(calls)
     with suppress(RuntimeError):
         await stage.pull()
 
-    (place, *_) = select(stage.ledger, "SELECT name, value FROM cursors ORDER BY name")
+    kept = " ".join(row["value"] for row in select(stage.ledger, "SELECT value FROM cursors")).lower()
 
-    assert place["name"] == "pull:acquire"
-    assert "@" not in place["value"]
+    people = {chat.person for chat in stage.account.chats}
+    words = {word.lower() for one in people for word in (one.name, one.email, one.phone) if word}
+    assert '"chats":["v' in kept
+    assert "@" not in kept
+    assert [word for word in words if word in kept or word.lstrip("+") in kept] == []
 
 
 async def test_a_contact_that_comes_without_its_fields_is_asked_for(tmp_path: Path) -> None:
@@ -581,7 +700,79 @@ async def test_one_visitor_whom_the_source_stumbles_over_holds_up_nobody(tmp_pat
     found = await stage.pull()
 
     assert found.chats > 5
-    assert found.notes == ("v1: 2 questions about single rows got no usable answer",)
+    assert found.notes == (
+        "v1: threads of 1 profile could not be read: no usable answer",
+        "v1: lines of 1 chat could not be read: no usable answer",
+    )
+    assert not found.is_complete
+
+
+REFUSED = httpx.Response(200, json={"success": False, "error": "no permission for ada@example.com", "data": None})
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (REFUSED, "it is refused"),
+        (httpx.Response(400), "answered 400"),
+        (httpx.Response(404), "answered 404, every time"),
+    ],
+    ids=["no success", "400", "404"],
+)
+async def test_details_that_the_source_refuses_are_counted_also_over_a_resume(
+    answer: httpx.Response, why: str, tmp_path: Path
+) -> None:
+    stage = a_stage(tmp_path, chats_of(3, 30, cases=0), pull_page_size=5)
+    profiles = len(stage.account.visitors())
+    left = 30
+
+    def refuse(request: httpx.Request) -> httpx.Response | None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise RuntimeError("killed")
+        return httpx.Response(answer.status_code, content=answer.content) if "/message" in request.url.path else None
+
+    stage.api.before = refuse
+    with suppress(RuntimeError):
+        await stage.pull()
+    assert "ada@" not in str(select(stage.ledger, "SELECT value FROM cursors"))
+
+    found = await stage.pull()
+
+    assert (found.resumed, found.is_complete) == (True, False)
+    assert found.notes == (
+        f"v1: threads of {profiles} profiles could not be read: {why}",
+        f"v1: lines of {profiles} chats could not be read: {why}",
+    )
+
+
+async def test_a_list_that_could_not_be_read_whole_is_remembered_over_a_resume(stage: Stage) -> None:
+    stage.account.pages, stage.account.most_rows = False, 3
+
+    def refuse(request: httpx.Request) -> None:
+        if request.url.path.endswith("/case"):
+            raise RuntimeError("killed")
+
+    stage.api.before = refuse
+    with suppress(RuntimeError):
+        await stage.pull()
+    stage.account.pages, stage.account.most_rows, stage.api.before = True, 1000, lambda request: None
+
+    found = await stage.pull()
+
+    assert (found.resumed, found.is_complete) == (True, False)
+    assert [note for note in found.notes if "v1: asking for another page brings the same rows" in note]
+
+
+async def test_somebody_who_was_deleted_while_the_list_was_read_is_not_missing(tmp_path: Path) -> None:
+    stage = a_stage(tmp_path, chats_of(3, 10, cases=0))
+    deleted = str(stage.account.visitors()[0]["visitor_id"]).encode()
+    stage.api.before = lambda r: httpx.Response(404) if b"visitor_id=" + deleted in r.content else None
+
+    found = await stage.pull()
+
+    assert (found.notes, found.is_complete) == ((), True)
 
 
 async def test_a_source_that_stumbles_over_everybody_ends_the_pull(stage: Stage) -> None:
@@ -635,6 +826,24 @@ async def test_days_that_differ_are_listed(tmp_path: Path) -> None:
 
     assert differing is not None
     assert [(day.source - day.ledger) for day in differing] == [1]
+
+
+async def test_days_that_are_short_of_who_was_forgotten_since_are_not_listed(tmp_path: Path) -> None:
+    stage = a_stage(tmp_path, chats_of(8, 30, cases=0, apart=9000))
+    stage.ledger.erasures = Erasures(lambda content: digest(content))
+    await stage.pull()
+    person = stage.account.chats[-20].person
+    forget(stage.ledger, person.email, digest, sleep=lambda _: None)
+
+    async def days(clock: Clock) -> Any:
+        return await compare_days(stage.ledger, stage.source, clock=clock, transport=stage.api)
+
+    tomorrow = Clock(stage.clock.now + DAY)
+    assert await days(tomorrow) == []
+    with stage.ledger.transaction():
+        everything = [[chat.id] for chat in stage.account.chats if chat.person.id != person.id]
+        stage.ledger.engine.write("UPDATE chats SET started_at = NULL WHERE chat = ?", everything)
+    assert len(await days(tomorrow)) > 1
 
 
 async def test_totals_that_are_not_as_documented_say_nothing(stage: Stage) -> None:

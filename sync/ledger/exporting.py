@@ -71,7 +71,7 @@ def _contact(contact: "Contact") -> dict[str, Any]:
 
 
 def _chat(chat: "Chat") -> dict[str, Any]:
-    times = {name: iso(getattr(chat, name)) for name in ("started_at", "accepted_at", "closed_at")}
+    times = {name: iso(getattr(chat, name)) for name in ("started_at", "accepted_at", "closed_at", "pruned_until")}
     return {
         **{name: getattr(chat, name) for name in ("id", "source", "chat", "contact", "agent", "wait", "duration")},
         **times,

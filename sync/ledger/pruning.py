@@ -89,7 +89,7 @@ def step(ledger: "Ledger", walk: Walk, limits: Limits, *, dry_run: bool = False)
     rows = ledger.engine.rows(f"{part}_page", after=walk.after, limit=PAGE, **extra)
     gone, excess = _due(rows, part, limits, ledger.engine.now, walk.excess)
     if gone and not dry_run:
-        _PRUNE[part](ledger.engine, [{"id": row["id"]} for row in gone])
+        _PRUNE[part](ledger.engine, gone, limits)
     kept = _counted([row for row in rows if row["size"]], walk.kept.get(part, Sum()), gone)
     pruned = _counted(gone, walk.pruned.get(part, Sum()), ())
     after = replace(walk, excess=excess, kept={**walk.kept, part: kept}, pruned={**walk.pruned, part: pruned})
@@ -117,16 +117,28 @@ def _counted(rows: Sequence[Any], before: Sum, but: Sequence[Any]) -> Sum:
     return before.plus(len(sizes), sum(sizes))
 
 
-def _prune_transcripts(engine: Engine, rows: list[dict[str, str]]) -> None:
-    engine.run("prune_transcripts", rows=rows)
-    engine.run("prune_notes", rows=rows)
+def _ids(rows: Sequence[Any]) -> list[dict[str, str]]:
+    return [{"id": row["id"]} for row in rows]
 
 
-_PRUNE: Mapping[str, Callable[[Engine, list[dict[str, str]]], object]] = {
-    PAYLOADS: lambda engine, rows: engine.run("blank_payloads", rows=rows),
+def _prune_transcripts(engine: Engine, rows: Sequence[Any], limits: Limits) -> None:
+    """A transcript goes with everything that was said before the limit, and with what was said later in it."""
+    limit = engine.now - (limits.transcripts or 0.0)
+    marked = [{"id": row["id"], "until": _until(row, limit)} for row in rows]
+    engine.run("prune_transcripts", rows=marked)
+    engine.run("prune_notes", rows=_ids(rows))
+
+
+def _until(row: Any, limit: float) -> float:
+    times = (row["closed_at"], row["last_message_at"], row["pruned_until"])
+    return max([limit, *(float(at) for at in times if at is not None)])
+
+
+_PRUNE: Mapping[str, Callable[[Engine, Sequence[Any], Limits], object]] = {
+    PAYLOADS: lambda engine, rows, _: engine.run("blank_payloads", rows=_ids(rows)),
     TRANSCRIPTS: _prune_transcripts,
-    FAILURES: lambda engine, rows: engine.run("prune_failures", rows=rows),
-    MAILS: lambda engine, rows: engine.run("erase_mails", rows=rows),
+    FAILURES: lambda engine, rows, _: engine.run("prune_failures", rows=_ids(rows)),
+    MAILS: lambda engine, rows, _: engine.run("erase_mails", rows=_ids(rows)),
 }
 
 

@@ -7,7 +7,7 @@ WHERE id > :after ORDER BY id LIMIT :limit
 
 -- name: transcripts_page
 -- The next chats. One is settled when none of these destinations is owed it any more, nor failed on it for good.
-SELECT c.id, COALESCE(c.closed_at, c.last_message_at, c.updated_at) AS at,
+SELECT c.id, COALESCE(c.closed_at, c.last_message_at, c.updated_at) AS at, c.closed_at, c.last_message_at, c.pruned_until,
   CASE WHEN c.transcript = '[]' THEN 0 ELSE LENGTH(c.transcript) END AS size,
   CASE WHEN EXISTS (SELECT 1 FROM deliveries d
     WHERE d.subject = c.id AND (d.state IN ('unknown', 'dead')
@@ -28,7 +28,8 @@ FROM emails e LEFT JOIN deliveries d ON d.subject = e.chat AND d.kind = 'email'
 WHERE e.chat > :after ORDER BY e.chat LIMIT :limit
 
 -- name: prune_transcripts
-UPDATE chats SET transcript = '[]' FROM {rows r: id text} WHERE chats.id = r.id
+-- Up to when is kept: a source tells its whole history again and again.
+UPDATE chats SET transcript = '[]', pruned_until = r.until FROM {rows r: id text, until real} WHERE chats.id = r.id
 
 -- name: prune_notes
 -- What was written to a CRM stays there: should the chat ever go on, that becomes a note of its own.

@@ -53,18 +53,24 @@ def told_types(ledger: Ledger, source: str, chats: Iterable[str]) -> dict[str, s
     return found
 
 
-def said_in(ledger: Ledger, source: str, chat: str) -> list[Stored]:
-    """What was said about a chat, as it came."""
-    rows = ledger.engine.rows("chat_payloads", source=source, chat=chat, limit=MOST_SAID)
+def said_in(ledger: Ledger, source: str, chat: str) -> list[Stored] | None:
+    """What was said about a chat, as it came; None where some of it was pruned, or is too much to read again."""
+    rows = ledger.engine.rows("chat_payloads", source=source, chat=chat, limit=MOST_SAID + 1)
+    if len(rows) > MOST_SAID or not all(row["payload"] for row in rows):
+        return None
     return [Stored(row["id"], row["received_at"], row["payload"]) for row in rows]
 
 
-def versions(ledger: Ledger, events: Sequence[Event]) -> dict[str, tuple[str, int]]:
-    """Everybody whom these events can touch: id → whom to count (the same in a rehearsal), version."""
+def versions(ledger: Ledger, events: Sequence[Event], *, by_email: bool) -> dict[str, tuple[str, int]]:
+    """Everybody whom these events can touch: id → whom to count, version.
+
+    They are counted by id, as what was counted is written down; `by_email` in a rehearsal, where ids do not last.
+    """
     places = [{"source": event.source, "chat": event.chat} for event in events if event.chat is not None]
     keys = [{"kind": kind, "value": value} for event in events for kind, value in _identities(event)]
     rows = ledger.engine.rows("load_contacts", places=places, keys=keys) if places else []
-    return {row["id"]: ((row["email"] and email_key(row["email"])) or row["id"], row["version"]) for row in rows}
+    counted = {row["id"]: email_key(row["email"]) for row in rows if by_email and row["email"]}
+    return {row["id"]: (counted.get(row["id"], row["id"]), row["version"]) for row in rows}
 
 
 def _identities(event: Event) -> list[tuple[str, str]]:
@@ -77,6 +83,11 @@ def _identities(event: Event) -> list[tuple[str, str]]:
         ("visitor", None if visitor.visitor_id is None else f"{event.source}:{visitor.visitor_id}"),
     ]
     return [(kind, value) for kind, value in named if value is not None]
+
+
+def forgotten(ledger: Ledger, source: str, since: float) -> Collection[float]:
+    """When each chat was forgotten that was since a time."""
+    return [row["at"] for row in ledger.engine.rows("forgotten_chats", source=source, since=since)]
 
 
 def starts(ledger: Ledger, source: str, family: str, since: float, until: float) -> Collection[float]:

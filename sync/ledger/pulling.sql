@@ -18,9 +18,13 @@ JOIN events e ON e.source = r.source AND e.chat = r.chat
 WHERE e.state = 'applied' AND e.name NOT LIKE 'PULLED%'
 
 -- name: chat_payloads
--- What was said about one chat, the newest first.
-SELECT id, received_at, payload FROM events WHERE source = :source AND chat = :chat AND state = 'applied' AND payload <> ''
+-- What was said about one chat, the newest first; an empty payload was pruned.
+SELECT id, received_at, payload FROM events WHERE source = :source AND chat = :chat AND state = 'applied'
 ORDER BY received_at DESC, id DESC LIMIT :limit
+
+-- name: forgotten_chats
+-- When the chats were forgotten that may have begun since a time: that they did is not kept.
+SELECT updated_at AS at FROM chats WHERE source = :source AND chat LIKE 'erased:%' AND updated_at >= :since
 
 -- name: chat_starts
 -- When the chats of some days began.

@@ -64,7 +64,7 @@ def contact_of(row: Any) -> Contact:
 
 
 def chat_row(chat: Chat) -> dict[str, Any]:
-    """A chat as a row."""
+    """A chat as a row, but for what only pruning writes."""
     return {
         "id": chat.id,
         "source": chat.source,
@@ -103,4 +103,5 @@ def chat_of(row: Any) -> Chat:
         last_message_at=row["last_message_at"],
         version=row["version"],
         updated_at=row["updated_at"],
+        pruned_until=row["pruned_until"],
     )

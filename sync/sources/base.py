@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, date, tzinfo
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sync.http import Transport
@@ -67,6 +67,18 @@ class PulledChat:
     has_line_ids: bool = True
 
 
+class Unread(NamedTuple):
+    """What could not be read of some rows: the "threads" of a "profile", and why. It holds nobody's data."""
+
+    what: str
+    whose: str
+    why: str
+
+    def of(self, n: int) -> str:
+        """So many of them, as a sentence."""
+        return f"{self.what} of {n} {self.whose}{'' if n == 1 else 's'} could not be read: {self.why}"
+
+
 Settled = Callable[[Collection[str]], Set[str]]
 """Which of these chats need not be asked about."""
 
@@ -80,8 +92,8 @@ class Puller(ABC):
 
     @property
     @abstractmethod
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know of how the source answers."""
+    def unread(self) -> Mapping[Unread, int]:
+        """What could not be read so far, and of how many rows: there may be chats of which nobody knows."""
 
     @abstractmethod
     async def page(self, number: int, limit: int) -> Listed:

@@ -166,8 +166,11 @@ def test_a_chat_that_goes_on_after_its_transcript_went_becomes_a_note_of_its_own
     deliver(ledger)
     clock.now = NOON + 2 * MONTH
     prune(ledger, Limits(transcripts=MONTH))
+    first = Message("m1", "visitor", "hello there", at=NOON + 1)
     line = Message("m2", "visitor", "me again", at=clock.now)
-    again = event("v1:1", ADA, at=2 * MONTH, received=2 * MONTH, type=EventType.CLOSE, closed=True, messages=(line,))
+    again = event(
+        "v1:1", ADA, at=2 * MONTH, received=2 * MONTH, type=EventType.CLOSE, closed=True, messages=(first, line)
+    )
 
     apply(ledger, again)
 
@@ -175,6 +178,34 @@ def test_a_chat_that_goes_on_after_its_transcript_went_becomes_a_note_of_its_own
         (owed,) = ledger.claim("crm", [(Kind.CHAT, 1)], 60.0).owed
     assert owed.remote_id is None
     assert [m.text for m in owed.subject.transcript] == ["me again"]  # type: ignore[union-attr]
+
+
+def test_a_webhook_that_repeats_what_was_pruned_brings_nothing_back(ledger: Ledger, clock: Clock) -> None:
+    apply(ledger, over(1))
+    deliver(ledger)
+    clock.now = NOON + 2 * MONTH
+    prune(ledger, Limits(transcripts=MONTH))
+    before = select(ledger, "SELECT * FROM chats")
+
+    apply(ledger, over(1))
+
+    kept = ("transcript", "last_message_at", "version", "pruned_until")
+    assert [[row[name] for name in kept] for row in select(ledger, "SELECT * FROM chats")] == [
+        [row[name] for name in kept] for row in before
+    ]
+    assert {row["state"] for row in select(ledger, "SELECT state FROM deliveries")} == {"delivered"}
+
+
+def test_it_is_kept_up_to_when_a_transcript_was_pruned(ledger: Ledger, clock: Clock) -> None:
+    late = Message("m2", "visitor", "one thing more", at=NOON + MONTH + 2 * DAY)
+    apply(ledger, over(1), over(2), event("v1:2", ADA, type=EventType.MESSAGE, messages=(late,)), heard(3))
+    deliver(ledger)
+    clock.now = NOON + 2 * MONTH
+
+    prune(ledger, Limits(transcripts=MONTH))
+
+    marks = [row["pruned_until"] for row in select(ledger, "SELECT pruned_until FROM chats ORDER BY id")]
+    assert marks == [NOON + MONTH, late.at, None]
 
 
 def test_failures_go_unless_somebody_has_to_look_at_them(ledger: Ledger, clock: Clock) -> None:

@@ -78,3 +78,27 @@ def test_a_newer_schema_is_refused_with_a_sentence(place: str | Path, older: Eng
     with pytest.raises(LedgerTooNew, match=r"schema 99, this release knows .*: install a newer release"):
         engine.migrate()
     engine.close()
+
+
+def test_what_was_pruned_before_that_was_remembered_is_marked_by_the_upgrade(place: str | Path, older: Engine) -> None:
+    chats = [
+        # id, closed_at, transcript, last_message_at, and up to when it was pruned
+        ("closed later", 20.0, "[]", 10.0, 20.0),
+        ("written to later", 10.0, "[]", 20.0, 20.0),
+        ("never closed", None, "[]", 10.0, 10.0),
+        ("never written to", 10.0, "[]", None, None),
+        ("still there", 10.0, '[["m", "visitor", "hello", 10.0, null]]', 10.0, None),
+    ]
+    columns = "id, source, chat, said, closed_at, transcript, last_message_at, version, updated_at"
+    older.write(
+        f"INSERT INTO chats ({columns}) VALUES (?, 'acquire', ?, '{{}}', ?, ?, ?, 1, 30)",
+        [(name, name, *told) for name, *told, _ in chats],
+    )
+
+    newest = opened(place)
+    newest.migrate()
+
+    assert {row["id"]: row["pruned_until"] for row in newest.read("SELECT * FROM chats")} == {
+        name: until for name, *_, until in chats
+    }
+    newest.close()

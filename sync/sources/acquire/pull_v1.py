@@ -1,7 +1,7 @@
 """Pulls what the first version knows: a list of visitors, the threads of each, the lines of each chat.
 
 Documented are the calls with their parameters, and one example of each answer. What the examples leave open is settled
-on the safe side, and said in the `notes` of a pull or here:
+on the safe side, and said in the notes of a pull or here:
 
 - Dates of a thread are documented as keys and null in the example: they are taken where they are said.
 - A row names one chat of its visitor, with its dates. Its name, email and phone are taken as
@@ -24,8 +24,8 @@ from sync.sources.acquire import pulled
 from sync.sources.acquire.dates import MONTHS, OLDEST
 from sync.sources.acquire.person import visitor_of
 from sync.sources.acquire.reading import Reading
-from sync.sources.acquire.rest import Rest, id_of, surely
-from sync.sources.base import Listed, PulledChat, Puller, Row, Settled, UnreadableRow
+from sync.sources.acquire.rest import Detail, Rest, id_of, surely
+from sync.sources.base import Listed, PulledChat, Puller, Row, Settled, Unread, UnreadableRow
 
 QUIET = 900.0
 """Seconds after which a chat counts as quiet: before that its webhooks may still be under way."""
@@ -64,9 +64,9 @@ class PullV1(Puller):
         self.zone = zone
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know."""
-        return self.rest.notes
+    def unread(self) -> Mapping[Unread, int]:
+        """What could not be read so far."""
+        return self.rest.unread
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -113,13 +113,16 @@ class PullV1(Puller):
         known: set[str] = set()
         for number in range(1, MOST_THREADS + 1):
             form = {"lead_id": "0", "limit": str(THREADS_A_PAGE), "chatid": own or "", "visitor_id": visitor}
-            rows = await self._rows("/profile/message/thread", {**form, "page": str(number)})
+            rows = await self._rows(
+                ("threads", "profile", visitor), "/profile/message/thread", {**form, "page": str(number)}
+            )
             new = [thread for thread in map(self._thread, rows) if not known.issuperset(thread.chats)]
             for thread in new:
                 known.update(thread.chats)
                 yield thread
             if not new or len(rows) < THREADS_A_PAGE:
                 return
+        self.rest.leave_out(("threads", "profile", visitor), f"more than {MOST_THREADS} pages")
 
     def _thread(self, row: Mapping[str, Any]) -> Thread:
         reading = self.reading()
@@ -145,7 +148,7 @@ class PullV1(Puller):
                 continue
             thread = threads[chat].id if chat in threads else "-1"
             form = {"thread_id": thread, "visitor_id": visitor, "last_chat_id": chat, "key": ""}
-            for row in await self._rows("/profile/lead/message", form):
+            for row in await self._rows(("lines", "chat", chat), "/profile/lead/message", form):
                 line, of = self._message(row), id_of(row.get("chat_id"))
                 if line is not None and of is not None:
                     found.setdefault(of, {})[line.id] = line
@@ -164,9 +167,9 @@ class PullV1(Puller):
         at = reading.believed(reading.time("date_created", row.get("date_created")))
         return Message(f"rest:{number}", sender, text, at, reading.text("sender", name, limit=NAME_LIMIT))
 
-    async def _rows(self, path: str, form: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    async def _rows(self, detail: Detail, path: str, form: Mapping[str, str]) -> list[Mapping[str, Any]]:
         """The `messages` of an answer; none where there is none, as about a visitor who was deleted since."""
-        data = _data(await self.rest.detail(path, self.rest.post(path, form)))
+        data = _data(await self.rest.detail(detail, self.rest.post(path, form)))
         rows = data.get("messages") if isinstance(data, dict) else None
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 

@@ -1,7 +1,7 @@
 """Pulls what the second version knows: its cases, each with its contact and its messages.
 
 Documented are `limit`, `where` and `relations`, and one page without messages. What that leaves open is settled on the
-safe side, and said in the `notes` of a pull or here:
+safe side, and said in the notes of a pull or here:
 
 - Which parameter pages is not documented: `page` is sent, counted from 0 as the answer does.
 - A case shows its contact as it is now. Where the contact was changed after the case, its words cannot be told to be
@@ -21,7 +21,7 @@ from sync.sources.acquire.dates import OLDEST
 from sync.sources.acquire.person import lasting
 from sync.sources.acquire.reading import Reading
 from sync.sources.acquire.rest import Rest, id_of, surely
-from sync.sources.base import Listed, PulledChat, Puller, Row, Settled, UnreadableRow
+from sync.sources.base import Listed, PulledChat, Puller, Row, Settled, Unread, UnreadableRow
 
 CASE_DATES = ("dateCreated", "dateQueue", "datePending", "dateActive", "dateClosed", "dateUpdated")
 CHANGED = "dateUpdated"
@@ -47,9 +47,9 @@ class PullV2(Puller):
         self._contacts: dict[str, Mapping[str, Any]] = {}
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know."""
-        return self.rest.notes
+    def unread(self) -> Mapping[Unread, int]:
+        """What could not be read so far."""
+        return self.rest.unread
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -95,7 +95,7 @@ class PullV2(Puller):
         """The fields of a contact that came without."""
         if number not in self._contacts:
             asked = self.rest.get(f"/crm/objects/contact/{number}", {"relations": "fields"})
-            answer = await self.rest.detail("contact", asked)
+            answer = await self.rest.detail(("fields", "contact", number), asked)
             data = answer.get("data")
             fields = data.get("fields") if isinstance(data, dict) else None
             if len(self._contacts) >= MOST_CONTACTS:

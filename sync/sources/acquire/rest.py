@@ -4,7 +4,7 @@ Neither version documents limits or a shape of errors. So the pace is a modest s
 status alone, and whatever is not the documented envelope counts as no answer.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -15,6 +15,7 @@ from sync.cleaning import said
 from sync.errors import Broken, DeliveryError, Refused, SourceError, Unauthorized, Waiting
 from sync.http import Answer, Client, error_of
 from sync.sources.acquire.reading import ID_LIMIT, NO_ID
+from sync.sources.base import Unread
 
 MOST_ATTEMPTS = 6
 BACKOFF = wait_exponential(multiplier=1, max=30)
@@ -27,6 +28,11 @@ T = TypeVar("T")
 
 MOST_UNANSWERED = 5
 """Details in a row that stay unanswered before that is the whole source's fault."""
+
+GONE = 404
+
+Detail = tuple[str, str, str]
+"""What is asked about one row: what of whom ("threads" of a "profile"), and the id of that."""
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -54,7 +60,8 @@ class Rest:
         self._interval = 1 / per_second
         self._next = 0.0
         self._in_a_row: Counter[str] = Counter()
-        self.unanswered = 0
+        self._gone: defaultdict[str, set[str]] = defaultdict(set)
+        self._left_out: defaultdict[Unread, set[str]] = defaultdict(set)
         client.gate = self._gate
 
     async def _gate(self) -> None:
@@ -74,31 +81,50 @@ class Rest:
             raise Refused(f"it says: {said(answer.get('error'), limit=100) or 'no success'}")
         return answer
 
-    async def detail(self, kind: str, asked: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    async def detail(self, detail: Detail, asked: Awaitable[dict[str, Any]]) -> dict[str, Any]:
         """The answer about one row, which must not hold up the others: empty where it is refused or makes no sense.
 
         Raises SourceError where that is not about this row: no answer at all, or none of this kind to several in a row.
         """
+        kind = detail[0]
         try:
             answer = await asked
         except Refused as error:
             if error.status not in (None, 400, 404):
                 raise SourceError(f"Acquire refuses to say more about a row ({error.reason})") from error
+            if error.status == GONE:
+                self._miss(detail)
+            else:
+                self.leave_out(detail, "it is refused" if error.status is None else error.reason)
             return {}
         except Unanswered:
             self._in_a_row[kind] += 1
-            self.unanswered += 1
+            self.leave_out(detail, "no usable answer")
             if self._in_a_row[kind] >= MOST_UNANSWERED:
                 raise
             return {}
         self._in_a_row[kind] = 0
+        self._gone[kind].clear()
         return answer
 
+    def _miss(self, detail: Detail) -> None:
+        """What is not there was deleted since it was listed; where nothing is there, the question is wrong."""
+        kind, whose, which = detail
+        gone = self._gone[kind]
+        gone.add(which)
+        if len(gone) >= MOST_UNANSWERED:
+            for one in gone:
+                self.leave_out((kind, whose, one), f"answered {GONE}, every time")
+
+    def leave_out(self, detail: Detail, why: str) -> None:
+        """Remember that this could not be read."""
+        what, whose, which = detail
+        self._left_out[Unread(what, whose, why)].add(which)
+
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know."""
-        n = self.unanswered
-        return (f"{n} {'question' if n == 1 else 'questions'} about single rows got no usable answer",) if n else ()
+    def unread(self) -> Mapping[Unread, int]:
+        """What could not be read so far, and of how many rows."""
+        return {unread: len(rows) for unread, rows in self._left_out.items()}
 
     async def _ask(self, method: str, path: str, **call: Any) -> dict[str, Any]:
         try:
