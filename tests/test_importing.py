@@ -12,6 +12,7 @@ from sync.addresses import Addresses
 from sync.cleaning import email_key
 from sync.errors import SettingsError
 from sync.followup import FollowupSettings
+from sync.forget import forget
 from sync.importing import BATCH, MANGLED, NO_ID, NOBODY, Columns, Imported, import_export, look
 from sync.ledger import Ledger, Settlement
 from sync.ledger.checking import check
@@ -261,6 +262,30 @@ def test_nobody_who_was_forgotten_comes_back(ledger: Ledger, file: Path) -> None
 
     assert left(done) == {Became.FORGOTTEN: [2, 3]}
     assert people(ledger) == [("Bob", BOB, None)]
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_record_of_somebody_who_was_forgotten_tells_of_somebody_new(ledger: Ledger, file: Path, ours: bool) -> None:
+    """Under another email than theirs: the row is not known as theirs, and must not be written into what is left."""
+    ledger.takers = {"crm": CRM["crm"] | {Kind.ERASURE}}
+    if not ours:
+        bring(ledger, file, f"101,Ada,,{ADA},")
+    chat(ledger, "v1:1", ADA)
+    if ours:
+        deliver(ledger, "101")
+    forget(ledger, ADA, digest(b"k" * 32))
+    (tombstone,) = select(ledger, "SELECT * FROM contacts")
+
+    done = bring(ledger, file, f"101,Bob,,{BOB},{OTHER}")
+
+    assert (done.taken, left(done)) == ({Became.NEW: 1}, {})
+    assert select(ledger, f"SELECT * FROM contacts WHERE id = '{tombstone['id']}'") == [tombstone]
+    (new,) = select(ledger, "SELECT * FROM contacts WHERE erased_at IS NULL")
+    assert (new["name"], new["email"], new["phone"]) == ("Bob", BOB, OTHER)
+    chat(ledger, "v1:2", BOB, name="Bob by chat")
+    assert ("Bob by chat", BOB, OTHER) in people(ledger)
+    assert forget(ledger, BOB, digest(b"k" * 32)).is_new
+    assert people(ledger) == [(None, None, None)] * 2
 
 
 def test_an_import_makes_no_follow_up(ledger: Ledger, file: Path) -> None:

@@ -34,8 +34,17 @@ SELECT key, text FROM alarms
 
 -- name: events_mentioning
 -- An email can stand in a webhook that is not about its person any more, or that could not be read. Reads all of them.
+-- LOWER knows ASCII only.
 SELECT e.id FROM events e WHERE e.id > :after AND e.payload <> ''
   AND EXISTS (SELECT 1 FROM {rows n: needle text} WHERE LOWER(e.payload) LIKE n.needle ESCAPE '!')
+ORDER BY e.id LIMIT :limit
+
+-- name: events_disguising
+-- Webhooks that may name an email in other characters: as base64, escaped, or, for these parts of an email that is not
+-- ASCII, in other letters. Which of them do, is seen when they are read.
+SELECT e.id, e.payload FROM events e WHERE e.id > :after AND e.payload <> ''
+  AND (e.payload LIKE 'base64:%' OR e.payload LIKE '%\u%' ESCAPE '!' OR e.payload LIKE '%!%%' ESCAPE '!'
+    OR EXISTS (SELECT 1 FROM {rows n: needle text} WHERE LOWER(e.payload) LIKE n.needle ESCAPE '!'))
 ORDER BY e.id LIMIT :limit
 
 -- name: events_of_places
@@ -105,7 +114,7 @@ DELETE FROM strays WHERE contact IN (SELECT r.id FROM {rows r: id text})
 -- What is left has no name by which a later event could find it.
 UPDATE chats SET chat = 'erased:' || chats.id, email = NULL, said = '{}', transcript = '[]', agent = NULL,
   started_at = NULL, accepted_at = NULL, closed_at = NULL, wait = NULL, duration = NULL, last_message_at = NULL,
-  updated_at = :now
+  pruned_until = NULL, updated_at = :now
 FROM {rows r: id text} WHERE chats.id = r.id
 
 -- name: erase_contacts

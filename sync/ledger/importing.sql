@@ -1,10 +1,11 @@
 -- The queries of an import (importing.py).
 
 -- name: holders_of
--- Who holds these records? The destination comes with each: as a parameter, SQLite would look through all of its rows.
+-- Who holds these records? Not who was forgotten. The destination comes with each: as a parameter, SQLite would look
+-- through all of its rows.
 SELECT d.remote_id, d.subject FROM {rows r: destination text, remote_id text}
 JOIN deliveries d ON d.kind = 'contact' AND d.remote_id = r.remote_id AND d.destination = r.destination
-JOIN contacts c ON c.id = d.subject AND c.joined IS NULL
+JOIN contacts c ON c.id = d.subject AND c.joined IS NULL AND c.erased_at IS NULL
 
 -- name: adopt_records
 -- These contacts have a record there already, which is not ours. Nothing is owed for that alone; what is owed stays so.

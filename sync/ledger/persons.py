@@ -1,10 +1,13 @@
 """What the ledger holds of one person, and what it would mean to forget them."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
+from urllib.parse import unquote
 
-from sync.cleaning import email_key
+from sync.cleaning import body_of, email_key
 from sync.errors import NotFound
 from sync.ledger.engine import Engine
 from sync.ledger.machine import Delivery
@@ -18,6 +21,15 @@ if TYPE_CHECKING:
 ADOPTED = "it was there before us: look at it there, and delete it if you may"
 SHARED = "another person of ours has the same record: look at it there"
 PAGE = 500
+FEW = 100
+"""Whole webhooks that are in memory at once."""
+
+LAYERS = 3
+"""How often one escape may lie in another."""
+
+ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+ENCODINGS = ("utf-8", "latin-1")
+"""How bytes may be meant; the second matters only to an email that is not ASCII."""
 
 SHORT = 3
 """Characters up to which a name says nothing about where it stands."""
@@ -203,16 +215,66 @@ def why_left(takers: Takers, destination: str, *, is_ours: bool) -> str | None:
 
 
 def mentions(engine: Engine, emails: Sequence[str]) -> list[str]:
-    """The events whose webhook names one of these emails, whatever it was about. Reads all; not in a transaction."""
-    needles = [{"needle": f"%{_literal(email.lower())}%"} for email in emails]
-    found: list[str] = []
-    while needles:
-        after = found[-1] if found else ""
-        page = engine.rows("events_mentioning", rows=needles, limit=PAGE, after=after)
-        found += [row["id"] for row in page]
-        if len(page) < PAGE:
+    """The events whose webhook names one of these emails, whatever it was about. Reads all; not in a transaction.
+
+    However the email is written there: in other letters, escaped as in JSON or in an address of the web, or in a body
+    that was stored as base64.
+    """
+    if not emails:
+        return []
+    found = {row["id"] for row in _paged(engine, "events_mentioning", [email.lower() for email in emails], PAGE)}
+    looked_for, encodings = _looked_for(emails), ENCODINGS if any(not e.isascii() for e in emails) else ENCODINGS[:1]
+    for row in _paged(engine, "events_disguising", [_ascii_part(e) for e in emails if not e.isascii()], FEW):
+        if row["id"] not in found and any(_names(reading, looked_for) for reading in _readings(row, encodings)):
+            found.add(row["id"])
+    return sorted(found)
+
+
+def _paged(engine: Engine, query: str, texts: Sequence[str], limit: int) -> Iterator[Any]:
+    """All rows of a query for payloads that hold one of these texts, a page at a time."""
+    needles, after = [{"needle": f"%{_literal(text)}%"} for text in texts], ""
+    while page := engine.rows(query, rows=needles, limit=limit, after=after):
+        yield from page
+        if len(page) < limit:
+            return
+        after = page[-1]["id"]
+
+
+def _ascii_part(email: str) -> str:
+    """The longest part of an email in whose letters all databases know upper from lower case."""
+    return max(re.findall(r"[\x00-\x7f]+", email.lower()), key=len, default="")
+
+
+def _looked_for(emails: Sequence[str]) -> list[tuple[str, str]]:
+    """Each email without regard to case, and its domain. An ü can be one character, or two: a text is left as it is."""
+    spelled = sorted({normalize(form, email) for email in emails for form in ("NFC", "NFD")})
+    return [(email.casefold(), email.rpartition("@")[2].lower()) for email in spelled]
+
+
+def _names(text: str, looked_for: Sequence[tuple[str, str]]) -> bool:
+    """Whether a text names one of these emails. Case folding makes one of ß and ss, which are two people's domains."""
+    folded = text.casefold()
+    return any(email in folded and domain in text.lower() for email, domain in looked_for)
+
+
+def _readings(event: Any, encodings: Sequence[str]) -> Iterator[str]:
+    """What a webhook says in each of these encodings, without escapes. NUL is every second byte of UTF-16."""
+    body = body_of(event["payload"]).replace(b"\0", b"")
+    for encoding in encodings:
+        yield _unescaped(body.decode(encoding, "replace"), encoding)
+
+
+def _unescaped(text: str, encoding: str) -> str:
+    """A text in which `\\u0040` and `%40` are `@`, also where one was escaped in the other."""
+    for _ in range(LAYERS):
+        before = text
+        if "\\" in text:
+            text = ESCAPED.sub(lambda found: chr(int(found[1], 16)), text).replace("\\", "")
+        if "%" in text:
+            text = unquote(text, encoding)
+        if text == before:
             break
-    return found
+    return text
 
 
 def _literal(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sync.addresses import Addresses
+from sync.cleaning import payload_of
 from sync.errors import LedgerUnavailable, NotFound
 from sync.followup import FollowupSettings
 from sync.forget import export, forget, is_genuine, plan
@@ -386,6 +387,78 @@ def test_a_webhook_of_another_chat_that_names_the_email_loses_its_content(ledger
     assert kept[moved.id] == ""
     assert "ada_canary@example.com of another" in kept.values()
     assert [one["email"] for one in people(ledger)] == [BOB]
+
+
+JURGEN = "j\u00fcrgen.canary@b\u00fccher.example"
+
+
+@pytest.mark.parametrize(
+    ("email", "body"),
+    [
+        (ADA, b'{"data": "Ada.Canary@example.com \xff"}'),
+        (ADA, b"\xff\xfe" + ADA.encode("utf-16-le")),
+        (ADA, b'{"data": "ada.canary\\u0040EXAMPLE.com"}'),
+        (ADA, b'{"data": "{\\"email\\": \\"\\\\u0061da.canary\\\\u0040example.com\\"}"}'),
+        (ADA, b"event=CHAT_ON_START&email=ada.canary%40example.com"),
+        (ADA, b"payload=%7B%22email%22%3A%22ada.canary%5Cu0040example.com%22%7D"),
+        (ADA, b'{"url": "https://example.com/?next=%2Fhello%3Femail%3Dada.canary%2540example.com"}'),
+        (JURGEN, '{"data": "JÜRGEN.Canary@BÜCHER.example"}'.encode()),
+        (JURGEN, '{"data": "Ju\u0308rgen.canary@bu\u0308cher.example"}'.encode()),
+        (JURGEN, b'{"data": "j\\u00fcrgen.canary@b\\u00FCcher.example"}'),
+        (JURGEN, b"email=j%C3%BCrgen.canary%40b%c3%bccher.example"),
+        (JURGEN, b"email=J%DCRGEN.canary@b%FCcher.example"),
+        (JURGEN, "J\u00dcRGEN.canary@b\u00fccher.example".encode("latin-1")),
+    ],
+)
+def test_a_webhook_that_names_the_email_in_other_characters_loses_its_content(
+    ledger: Ledger, email: str, body: bytes
+) -> None:
+    broken = replace(event(), visitor=None, news=None, chat=None, error="it cannot be read", payload=payload_of(body))
+    apply(ledger, event("v1:1", email), broken, replace(event("v1:2", BOB), payload=payload_of(body)))
+
+    receipt = done(ledger, email)
+
+    assert {row["payload"] for row in select(ledger, "SELECT payload FROM events")} == {""}
+    assert receipt["counts"]["mentions"] == 2
+    assert [one["email"] for one in people(ledger)] == [BOB]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data": "\\u0061da.canary\\u0040example.org"}',
+        b"email=adaXcanary%40example.com",
+        b"ada.canary \xff at example.com",
+        "jürgen.canary@buecher.example".encode(),
+        "jürgen.canary@bücher.example.org".encode("utf-16"),
+    ],
+)
+def test_a_webhook_that_names_another_email_keeps_its_content(ledger: Ledger, body: bytes) -> None:
+    other = replace(event("v1:2", BOB), payload=payload_of(body))
+    apply(ledger, event("v1:1", ADA), event("v1:3", "jürgen@strasse.example"), other)
+
+    assert (done(ledger)["counts"]["mentions"], done(ledger, "jürgen@strasse.example")["counts"]["mentions"]) == (0, 0)
+    assert select(ledger, f"SELECT payload FROM events WHERE id = '{other.id}'") == [{"payload": other.payload}]
+
+
+def test_sharp_s_and_ss_are_two_domains(ledger: Ledger) -> None:
+    other = replace(event("v1:2", BOB), payload='{"data": "jürgen@straße.example"}')
+    apply(ledger, event("v1:1", "jürgen@strasse.example"), other)
+
+    assert done(ledger, "jürgen@strasse.example")["counts"]["mentions"] == 0
+    assert plan(ledger, BOB).counts["events"] == 1
+
+
+def test_all_webhooks_are_looked_at_a_page_at_a_time(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sync.ledger.persons.PAGE", 3)
+    monkeypatch.setattr("sync.ledger.persons.FEW", 2)
+    said = ["ada.canary%40example.com", ADA.upper(), "50 %", "plain", r"b\u006fb", "base64:"]
+    others = [replace(event(f"v1:{n}", BOB), payload=payload_of(said[n % 6].encode())) for n in range(2, 32)]
+    apply(ledger, event("v1:1", ADA), *others)
+
+    assert done(ledger)["counts"]["mentions"] == 10
+    left = [row["payload"] for row in select(ledger, "SELECT payload FROM events") if row["payload"]]
+    assert len(left) == 20
 
 
 def test_nobody_else_is_touched(ledger: Ledger) -> None:
