@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sync.cleaning import body_of
 from sync.errors import LedgerError, SettingsError
@@ -54,10 +55,21 @@ def replay_events(
     Raises NotFound.
     """
     result = Replayed()
-    pages = iter([[replaying.stored(ledger, event)]]) if event is not None else _unreadable(ledger)
-    for page in pages:
-        _replay(ledger, sources, page, result, dry_run=dry_run)
+    if event is not None:
+        _replay(ledger, sources, [replaying.stored(ledger, event)], result, dry_run=dry_run)
+    else:
+        for _ in replay_unreadable(ledger, sources, result, dry_run=dry_run):
+            pass
     return result
+
+
+def replay_unreadable(
+    ledger: Ledger, sources: Mapping[str, Source], result: Replayed, *, dry_run: bool = False
+) -> Iterator[None]:
+    """Read all unreadable events once more, a page a step, and add up in `result` what came of it."""
+    for page in _unreadable(ledger):
+        _replay(ledger, sources, page, result, dry_run=dry_run)
+        yield
 
 
 def _unreadable(ledger: Ledger) -> Iterator[list[Stored]]:
@@ -123,21 +135,33 @@ def owe_everybody(ledger: Ledger, destination: str) -> Owed:
 
     Raises SettingsError if it is not configured.
     """
+    owed = Owed(0, 0, 0)
+    for page in owe_pages(ledger, destination):
+        owed = Owed(owed.contacts + page.contacts, owed.chats + page.chats, owed.seen + page.seen)
+    return owed
+
+
+def owe_pages(ledger: Ledger, destination: str, *, imported: bool = True) -> Iterator[Owed]:
+    """The same page by page. Without `imported` nobody is promised anew of whom only an import has told.
+
+    Raises SettingsError if it is not configured.
+    """
     check_configured(ledger, destination)
     takes = ledger.takers[destination]
-    contacts = _pages(ledger, destination, replaying.owe_contacts_page) if Kind.CONTACT in takes else Page(None)
-    chats = _pages(ledger, destination, replaying.owe_chats_page) if Kind.CHAT in takes else Page(None)
-    return Owed(contacts.new, chats.new, contacts.seen + chats.seen)
+    if Kind.CONTACT in takes:
+        owe_page = partial(replaying.owe_contacts_page, imported=imported)
+        yield from (Owed(page.new, 0, page.seen) for page in _pages(ledger, destination, owe_page))
+    if Kind.CHAT in takes:
+        yield from (Owed(0, page.new, page.seen) for page in _pages(ledger, destination, replaying.owe_chats_page))
 
 
-def _pages(ledger: Ledger, destination: str, owe_page: Callable[[Ledger, str, str, int], Page]) -> Page:
+def _pages(ledger: Ledger, destination: str, owe_page: Callable[[Ledger, str, str, int], Page]) -> Iterator[Page]:
     after: str | None = ""
-    seen = new = 0
     while after is not None:
         with ledger.transaction():
             page = owe_page(ledger, destination, after, BATCH)
-        after, seen, new = page.after, seen + page.seen, new + page.new
-    return Page(None, seen, new)
+        after = page.after
+        yield page
 
 
 def undo_join(ledger: Ledger, contact: str) -> str:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -28,7 +29,7 @@ from sync.ledger import Ledger
 from sync.ledger.locking import alone
 from sync.models import MAIL, Kind
 from sync.pull import Pulled, pull
-from sync.reconcile import owe_everybody, replay_events
+from sync.reconcile import Replayed, owe_pages, replay_unreadable
 from sync.service import dispatch_once, sandbox_beside
 from sync.settings import Settings
 from sync.sources.base import Source
@@ -40,7 +41,7 @@ log = structlog.get_logger("sync.resync")
 LOCK = "a re-sync"
 
 LOOK = 1.0
-"""Seconds between two looks at whether a running `serve` has delivered everything."""
+"""Seconds between two looks at whether everything has been delivered, or can be tried again."""
 
 UNREPAIRED = frozenset({DriftKind.MISSING, DriftKind.CHANGED, DriftKind.DUPLICATE, DriftKind.MOVED})
 """Drift that is somebody's work where it is not owed again. What a person did over there on purpose is respected."""
@@ -66,7 +67,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to do. `since`: epoch seconds; `wait`: seconds for a running `serve` to deliver what is due."""
+    """What to do. `since`: epoch seconds; `wait`: seconds for a `serve` to deliver what is due, or for pauses."""
 
     steps: frozenset[Step] = frozenset(Step)
     since: float | None = None
@@ -74,6 +75,7 @@ class Wish:
     destination: str | None = None
     sample: int | None = None
     fix: bool = False
+    fix_missing: bool = False
     fix_deleted: bool = False
     dry_run: bool = False
     wait: float = 600.0
@@ -83,7 +85,8 @@ class Wish:
 class Report:
     """What was done. `not_asked`: sources without a token for their REST API; `owed`: subjects owed anew by `repair`.
 
-    `attempts`: deliveries made by us; `left`: still due. `failed`: a sentence for each step that could not be done.
+    `attempts`: deliveries made by us; `left`: those that are owed still, but for what is not ready yet. `failed`: a
+    sentence for each step that could not be done. `unrepaired`: drift that is a person's work.
     """
 
     pulled: list[Pulled] = field(default_factory=list)
@@ -95,6 +98,7 @@ class Report:
     attempts: int = 0
     left: int = 0
     failed: list[str] = field(default_factory=list)
+    unrepaired: int = 0
     needs_person: bool = False
 
     @property
@@ -102,14 +106,17 @@ class Report:
         """How it ended."""
         if self.failed:
             return Verdict.FAILED
-        if self.needs_person or any(_left_to_a_person(found) for found in self.verified):
+        if self.needs_person or self.unrepaired:
             return Verdict.NEEDS_PERSON
         repaired = self.owed + self.read_again + sum(found.repaired for found in self.pulled)
         repaired += sum(found.owed for found in self.verified)
         return Verdict.REPAIRED if repaired else Verdict.CLEAN
 
-    def plain(self) -> dict[str, Any]:
-        """Plain values for JSON. They hold what people typed: for the operator only."""
+    def plain(self, *, values: bool = True) -> dict[str, Any]:
+        """Plain values for JSON. With `values` they hold what people typed: for the operator only."""
+        verified = [found.plain() for found in self.verified]
+        for difference in (d for found in verified for drift in found["listed"] for d in drift["differences"]):
+            difference |= {} if values else {"ours": None, "theirs": None}
         return {
             "verdict": self.verdict.name.lower(),
             "pulled": [asdict(found) for found in self.pulled],
@@ -120,16 +127,16 @@ class Report:
             },
             "read_again": self.read_again,
             "owed": self.owed,
-            "verified": [found.plain() for found in self.verified],
+            "verified": verified,
             "attempts": self.attempts,
             "left": self.left,
             "failed": self.failed,
         }
 
 
-def _left_to_a_person(found: Verified) -> bool:
-    drift = sum(n for kind, n in found.counts.items() if kind in UNREPAIRED)
-    return drift > found.owed
+def _is_for_a_person(drift: Drift) -> bool:
+    """Whether nobody but a person can repair it, or was asked to. A second record stays where the first is repaired."""
+    return drift.kind in UNREPAIRED and (drift.kind is DriftKind.DUPLICATE or not drift.is_owed)
 
 
 @dataclass
@@ -154,13 +161,12 @@ async def resync(settings: Settings, ledger: Ledger, wish: Wish, told: Told | No
         if Step.PULL in wish.steps:
             await _pull(ledger, list(asked.values()), wish, report, telling)
         if Step.REPAIR in wish.steps:
-            _repair(ledger, sources(settings), wish, report, telling)
+            await _repair(ledger, sources(settings), wish, report, telling)
         if Step.VERIFY in wish.steps:
             await _verify(settings, ledger, wish, report, telling)
     if Step.DRAIN in wish.steps and not wish.dry_run:
         telling.step(Step.DRAIN, "")
-        report.attempts = await _drain(settings, ledger, wish.wait)
-        report.left = due(ledger)
+        await _drain(settings, ledger, wish.wait, report)
     return report
 
 
@@ -188,27 +194,51 @@ async def _pull(ledger: Ledger, asked: Sequence[Source], wish: Wish, report: Rep
                 dry_run=wish.dry_run,
                 told=told.pulled,
             )
-            days = await compare_days(ledger, source, clock=time.time)
         except SourceError as error:
             report.failed.append(f"{source.name} could not be pulled: {error}")
             continue
         report.pulled.append(found)
-        report.days |= {source.name: days} if days else {}
+        if not found.is_complete:
+            report.failed.append(f"{source.name} was not read whole, so chats may be missing still: see its notes")
         if not wish.dry_run:
-            with ledger.transaction():
-                raise_repaired(ledger, found.missed)
+            _tell_missed(ledger, report.pulled)
+        await _compare_days(ledger, source, report)
 
 
-def _repair(ledger: Ledger, known: Mapping[str, Source], wish: Wish, report: Report, told: Told) -> None:
-    """Read again what could not be read, and owe whoever is owed to nobody: a destination may be newer than they."""
+def _tell_missed(ledger: Ledger, pulled: Sequence[Pulled]) -> None:
+    """Raise the alarm for what was missed, or clear it where it is sure that nothing was."""
+    missed = sum(found.missed for found in pulled)
+    if missed or all(found.is_complete for found in pulled):
+        with ledger.transaction():
+            raise_repaired(ledger, missed)
+
+
+async def _compare_days(ledger: Ledger, source: Source, report: Report) -> None:
+    try:
+        days = await compare_days(ledger, source, clock=time.time)
+    except SourceError as error:
+        report.failed.append(f"the chats a day at {source.name} could not be counted: {error}")
+    else:
+        report.days |= {source.name: days} if days else {}
+
+
+async def _repair(ledger: Ledger, known: Mapping[str, Source], wish: Wish, report: Report, told: Told) -> None:
+    """Read again what could not be read, and owe whoever is owed to nobody: a destination may be newer than they.
+
+    Nobody of whom only an import has told: nothing is sent for an import alone.
+    """
     told.step(Step.REPAIR, "")
-    report.read_again = replay_events(ledger, known, dry_run=wish.dry_run).read
+    replayed = Replayed()
+    for _ in replay_unreadable(ledger, known, replayed, dry_run=wish.dry_run):
+        report.read_again = replayed.read
+        await asyncio.sleep(0)  # after each page: the lock is to be renewed
     if wish.dry_run:
         return
     for name, kinds in ledger.takers.items():
         if Kind.CONTACT in kinds and wish.destination in (None, name):
-            owed = owe_everybody(ledger, name)
-            report.owed += owed.contacts + owed.chats
+            for owed in owe_pages(ledger, name, imported=False):
+                report.owed += owed.contacts + owed.chats
+                await asyncio.sleep(0)
 
 
 async def _verify(settings: Settings, ledger: Ledger, wish: Wish, report: Report, told: Told) -> None:
@@ -216,41 +246,120 @@ async def _verify(settings: Settings, ledger: Ledger, wish: Wish, report: Report
         try:
             if served.name != MAIL and wish.destination in (None, served.name):
                 told.step(Step.VERIFY, served.name)
-                report.verified.append(await _verified(ledger, served, wish, told))
+                report.verified.append(await _verified(ledger, served, wish, report, told))
         finally:
             await served.client.aclose()
     report.failed += [f"{found.destination}: {found.stopped}" for found in report.verified if found.stopped]
 
 
-async def _verified(ledger: Ledger, served: Destination, wish: Wish, told: Told) -> Verified:
+async def _verified(ledger: Ledger, served: Destination, wish: Wish, report: Report, told: Told) -> Verified:
+    found_now = []
+
+    def drift(found: Drift) -> None:
+        found_now.append(_is_for_a_person(found))
+        told.drift(found)
+
     paced(served, ledger)
-    return await verify(
+    verified = await verify(
         ledger,
         served,
         sample=wish.sample,
         seed=None,
         fix=wish.fix,
+        fix_missing=wish.fix_missing,
         fix_deleted=wish.fix_deleted,
         dry_run=wish.dry_run,
         since=wish.since,
-        told=told.drift,
+        told=drift,
     )
+    # What the run before had found, where this one went on with it, is only listed; there the two may say the same.
+    report.unrepaired += max(sum(found_now), sum(map(_is_for_a_person, verified.listed)))
+    return verified
 
 
-async def _drain(settings: Settings, ledger: Ledger, wait: float) -> int:
-    """Deliver everything that is due; where a `serve` does so, wait for it. Returns how many attempts were ours."""
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What one destination is owed after a drain, but for what is not ready yet: deliveries.
+
+    `due`: could go now, or are on their way. `stuck`: were due when the drain began, or wait for a pause. `free_at`:
+    when the first of them can be tried (epoch seconds); `reason`: why it is paused, if it is.
+    """
+
+    destination: str
+    n: int
+    due: int
+    stuck: int
+    free_at: float
+    reason: str | None
+    needs_person: bool
+
+
+def left_over(ledger: Ledger, since: float) -> list[Left]:
+    """What is left at each configured destination. `since`: when the drain began, epoch seconds."""
+    return [
+        Left(
+            destination=row["destination"],
+            n=row["n"],
+            due=row["due"],
+            stuck=row["stuck"],
+            free_at=row["free_at"] or 0.0 if row["paused_until"] is None else row["paused_until"],
+            reason=None if row["paused_until"] is None else row["reason"] or "it does not say why",
+            needs_person=bool(row["needs_person"]),
+        )
+        for row in ledger.engine.rows("left_over", since=since)
+        if row["destination"] in ledger.takers
+    ]
+
+
+async def _drain(settings: Settings, ledger: Ledger, wait: float, report: Report) -> None:
+    """Deliver everything that is due. Wait for a `serve` that does it, or for pauses that end, for so many seconds."""
+    left_over(ledger, 0.0)
+    since, end = ledger.engine.now, time.monotonic() + wait
+    while True:
+        try:
+            is_served = False
+            report.attempts += await dispatch_once(settings)
+        except LedgerInUse:
+            is_served = True
+        if not await _can_go_on(ledger, since, end, is_served=is_served):
+            break
+    left = left_over(ledger, since)
+    report.left = sum(each.n for each in left)
+    report.failed += [_stuck(each, is_served=is_served) for each in left if each.stuck]
+
+
+async def _can_go_on(ledger: Ledger, since: float, end: float, *, is_served: bool) -> bool:
+    """Wait until what is left can be tried again by us. False: nothing is left to wait for, or for too long."""
+    while time.monotonic() < end:
+        left = [each for each in left_over(ledger, since) if each.stuck or (is_served and each.due)]
+        hoped = [each for each in left if not each.needs_person]
+        if not hoped:
+            return False
+        await asyncio.sleep(LOOK)
+        if not is_served and min(each.free_at for each in hoped) <= ledger.engine.now:
+            return True
+    return False
+
+
+def _stuck(left: Left, *, is_served: bool) -> str:
+    n = "1 delivery that was" if left.stuck == 1 else f"{left.stuck:,} deliveries that were"
+    if left.reason is not None:
+        why = f"{left.destination} is paused ({left.reason})"
+    elif is_served:
+        why = "the `serve` that has this ledger did not deliver in time"
+    else:
+        why = "see crm-sync status"
+    return f"{n} due could not be delivered to {left.destination}: {why}"
+
+
+def check_heartbeat(settings: Settings) -> None:
+    """Raises SettingsError for a heartbeat's address that nothing can be at."""
+    if settings.heartbeat_url is None:
+        return
     try:
-        return await dispatch_once(settings)
-    except LedgerInUse:
-        end = time.monotonic() + wait
-        while due(ledger) and time.monotonic() < end:
-            await asyncio.sleep(LOOK)
-        return 0
-
-
-def due(ledger: Ledger) -> int:
-    """How many deliveries could go now, or are on their way."""
-    return int(ledger.engine.rows("count_due")[0]["n"])
+        _ = urlsplit(settings.heartbeat_url.get_secret_value()).port
+    except ValueError:
+        raise SettingsError("SYNC_HEARTBEAT_URL: its port is none, they end at 65535") from None
 
 
 async def ping(url: str) -> bool:

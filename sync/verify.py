@@ -9,7 +9,8 @@
     lanes: they deliver it, this module never does
 
 What a person did over there is respected: a record that they deleted stays deleted, what they wrote into a record that
-is not ours stays. On our own record the ledger has the word, as with every delivery.
+is not ours stays. On our own record the ledger has the word, as with every delivery. A record that is gone without a
+trace may have been deleted for good (as GDPR demands) or lost with a restore: only a person can tell, so it is listed.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ log = structlog.get_logger("sync.verify")
 
 
 class DriftKind(StrEnum):
-    """In which way a contact has gone apart."""
+    """In which way a contact has gone apart. Deleted: the record is in the bin there; missing: there is no trace."""
 
     MISSING = "missing"
     DELETED = "deleted"
@@ -108,6 +109,7 @@ class Asked:
     sample: int | None = None
     seed: int | None = 0
     fix: bool = False
+    fix_missing: bool = False
     fix_deleted: bool = False
     since: float | None = None
 
@@ -132,6 +134,7 @@ async def verify(
     sample: int | None = None,
     seed: int | None = 0,
     fix: bool = False,
+    fix_missing: bool = False,
     fix_deleted: bool = False,
     dry_run: bool = False,
     since: float | None = None,
@@ -139,13 +142,14 @@ async def verify(
 ) -> Verified:
     """Compare everybody whom a destination has by the ledger, or a random sample of them, with what stands there.
 
-    `fix` owes again what may be repaired, `fix_deleted` also what a person deleted there. Without `fix` only strays are
-    listed; a `dry_run` writes nothing at all. Safe beside a running `serve`. A run that is broken off goes on where it
-    was when it is asked for the same within a day. `told` hears of every drift. Raises LedgerError.
+    `fix` owes again what may be repaired, `fix_missing` also who is missing there, `fix_deleted` also who was deleted.
+    Without `fix` only strays are listed; a `dry_run` writes nothing at all. Safe beside a running `serve`. A run that
+    is broken off goes on where it was when it is asked for the same within a day. `told` hears of every drift. Raises
+    LedgerError.
     """
     if not destination.reads_back:
         return Verified(destination.name, cannot=f"{destination.name} cannot be read back")
-    asked = Asked(sample, seed, fix or fix_deleted, fix_deleted, since)
+    asked = Asked(sample, seed, fix or fix_missing or fix_deleted, fix_missing, fix_deleted, since)
     run = _Run(ledger, destination, asked, told, dry_run=dry_run)
     run.begin()
     for page in run.pages():
@@ -290,7 +294,7 @@ class _Run:
     def _repair(self, known: Known, standing: Standing, kind: DriftKind) -> Repair | None:
         match kind:
             case DriftKind.MISSING:
-                return Repair(known, None, ours=False)
+                return Repair(known, None, ours=False) if self.asked.fix_missing else None
             case DriftKind.DELETED:
                 return Repair(known, None, ours=False) if self.asked.fix_deleted else None
             case DriftKind.CHANGED:

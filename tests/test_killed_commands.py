@@ -438,6 +438,8 @@ def test_a_verification_that_is_killed_and_run_again_ends_as_one_that_is_not(mac
     twin = machine.twin(server)
     (whole,) = as_json(twin.run(*command))["verified"]
     assert (whole["seen"], whole["counts"]) == (DELIVERED, APART)
+    assert whole["owed"] == APART["changed"] + APART["moved"]
+    assert {one["kind"] for one in whole["listed"] if not one["is_owed"]} >= {"missing", "deleted"}
 
     machine.settings["SANDBOX_CALLS_PER_10S"] = "200"
     seen = []

@@ -9,11 +9,12 @@ import pytest
 
 from sync.errors import LedgerError, LedgerUnavailable, NotFound, SettingsError
 from sync.ledger import Ledger, Settlement
+from sync.ledger.importing import Record, import_records
 from sync.ledger.replaying import FIRST
 from sync.ledger.reporting import show, status
 from sync.models import ChatNews, Event, EventType, Kind, Receipt, Visitor
 from sync.outcomes import Dead, Delivered, Ignored, Outcome, Paused
-from sync.reconcile import BATCH, owe_everybody, replay_dead, replay_events, undo_join
+from sync.reconcile import BATCH, owe_everybody, owe_pages, replay_dead, replay_events, undo_join
 from sync.settings import FromEnvironment
 from sync.sources.base import Source, WebhookRequest
 from tests.people import CRM, NOON, Clock, event, open_ledger
@@ -365,3 +366,20 @@ def test_a_chat_ignored_for_its_contact_waits_for_it_after_a_replay(ledger: Ledg
         first = ledger.claim("crm", BOTH, 60.0)
         second = ledger.claim("crm", BOTH, 60.0)
     assert (first.kind, len(first.owed), len(second.owed)) == (Kind.CONTACT, 1, 0)
+
+
+def test_whom_only_an_import_told_of_is_owed_by_an_operator_and_by_no_repair(tmp_path: Path) -> None:
+    before = open_ledger(tmp_path, takers={})
+    take(before, *(event(f"v1:{n}", f"n{n}@example.com", at=n) for n in range(3)))
+    there = [Record(str(n), Visitor(email=f"i{n}@example.com", name="Im Ported")) for n in range(BATCH + 3)]
+    with before.transaction():
+        import_records(before, "elsewhere", there)
+    take(before, event("v1:9", "i7@example.com", at=9))  # of whom a chat tells as well
+    before.engine.close()
+    ledger = open_ledger(tmp_path, takers=CRM)
+    ledger.new_id = before.new_id  # it counts
+
+    pages = list(owe_pages(ledger, "crm", imported=False))
+    assert (sum(page.contacts for page in pages), sum(page.seen for page in pages)) == (4, len(there) + 3)
+    assert owe_everybody(ledger, "crm").contacts == len(there) - 1
+    ledger.engine.close()

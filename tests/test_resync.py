@@ -1,6 +1,7 @@
 """The scheduled re-sync as it is run: the command, a real ledger, an imitation Acquire and CRM behind real HTTP."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,17 +9,20 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from sync import wiring
+from sync import resync, wiring
 from sync.cli import main
+from sync.errors import SourceError
 from sync.ids import new_id
-from sync.ledger import Ledger
-from sync.ledger.locking import take
+from sync.ledger import Ledger, replaying
+from sync.ledger.copying import TABLES
+from sync.ledger.locking import alone, take
 from sync.sandbox.store import Change, Store
 from sync.settings import Settings, load
 from tests.databases import Server
@@ -220,6 +224,234 @@ def test_a_monitor_hears_of_every_night_that_went_to_its_end(night: Night, monke
         night.source.api.before = lambda request: _unavailable()
         assert night.resync("--pull").exit_code == 3
         assert monitor.calls == 1
+
+
+@pytest.mark.parametrize("night", ["sqlite"], indirect=True)  # several may serve a ledger on a server
+def test_a_serve_that_delivers_nothing_fails_the_night(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.hear()
+    ledger = night.open()
+    ledger.engine.own()
+    with closing(ledger.engine), Listener() as monitor:
+        monkeypatch.setenv("SYNC_HEARTBEAT_URL", monitor.url)
+        code, report = night.report("--repair", "--drain", "--wait", "1")
+
+    assert (code, report["verdict"], monitor.calls) == (3, "failed", 0)
+    assert report["left"] > 0
+    (sentence,) = report["failed"]
+    assert re.fullmatch(r"\d+ deliveries that were due could not be delivered to sandbox: the `serve` .*", sentence)
+
+
+def test_a_crm_that_is_down_fails_the_night_and_one_that_comes_back_does_not(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.hear()
+    with Listener() as monitor:
+        monkeypatch.setenv("SYNC_HEARTBEAT_URL", monitor.url)
+        monkeypatch.setenv("SANDBOX_EMBEDDED", "false")
+        for _ in range(2):  # in the second night all of them stand behind the pause
+            code, report = night.report("--repair", "--drain", "--wait", "0")
+            assert (code, report["verdict"], monitor.calls) == (3, "failed", 0)
+            assert report["left"] > 0
+            assert "could not be delivered to sandbox: sandbox is paused (no connection" in report["failed"][0]
+        monkeypatch.setenv("SANDBOX_EMBEDDED", "true")
+        code, report = night.report("--repair", "--drain", "--wait", "30")
+        assert (code, report["failed"], report["left"], monitor.calls) == (0, [], 0, 1)
+    assert len(night.people()) > 0
+
+
+def test_what_is_not_ready_yet_or_tried_again_later_fails_no_night(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.hear()
+    later = "UPDATE deliveries SET attempts = 1, due_at = ? WHERE id = (SELECT MIN(id) FROM deliveries WHERE kind = ?)"
+    quiet = "UPDATE deliveries SET ready_at = ? WHERE kind = 'chat'"
+    with closing(night.open().engine) as engine, engine.transaction():
+        engine.write(quiet.replace("?", "CAST(? AS DOUBLE PRECISION)"), [(time.time() + 600,)])
+        engine.write(later, [(time.time() + 600, "contact")])
+    with Listener() as monitor:
+        monkeypatch.setenv("SYNC_HEARTBEAT_URL", monitor.url)
+        code, report = night.report("--drain")
+
+    assert (code, report["failed"], report["left"], monitor.calls) == (0, [], 1, 1)
+    assert report["attempts"] > 0
+
+
+def test_chats_that_cannot_be_counted_hide_nothing_of_what_was_pulled(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missed = night.hear(lost=4)
+    monkeypatch.setattr("sync.resync.compare_days", _refused)
+    with Listener() as monitor:
+        monkeypatch.setenv("SYNC_HEARTBEAT_URL", monitor.url)
+        code, report = night.report("--pull")
+
+    assert (code, monitor.calls) == (3, 0)
+    assert [found["missed"] for found in report["pulled"]] == [missed]
+    assert report["failed"] == ["the chats a day at acquire could not be counted: answered 403"]
+    assert _alarms(night) == ["repaired"]
+
+
+async def _refused(*_: Any, **__: Any) -> None:
+    raise SourceError("answered 403")
+
+
+def _alarms(night: Night) -> list[str]:
+    with closing(night.open().engine) as engine:
+        return [row["key"] for row in engine.rows("open_alarms")]
+
+
+@pytest.mark.parametrize("night", ["sqlite"], indirect=True)
+def test_a_source_that_was_not_read_whole_fails_the_night(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.hear(lost=4)
+    assert night.resync("--pull").exit_code == 1
+    whole = resync.pull
+
+    async def partly(*given: Any, **more: Any) -> Any:
+        return replace(await whole(*given, **more), is_complete=False, notes=("only half could be read",))
+
+    monkeypatch.setattr(resync, "pull", partly)
+    with Listener() as monitor:
+        monkeypatch.setenv("SYNC_HEARTBEAT_URL", monitor.url)
+        done = night.resync("--pull")
+
+    assert (done.exit_code, monitor.calls) == (3, 0)
+    assert "acquire was not read whole" in done.stdout
+    assert "only half could be read" in done.stdout
+    assert _alarms(night) == ["repaired"]  # nobody knows that nothing was missed
+
+
+@pytest.mark.parametrize("night", ["sqlite"], indirect=True)
+def test_what_is_brought_back_hides_no_duplicate(night: Night) -> None:
+    night.hear()
+    email = "SELECT email FROM contacts WHERE email IS NOT NULL AND joined IS NULL ORDER BY id DESC LIMIT 1"
+    held = "SELECT d.remote_id FROM deliveries d JOIN contacts c ON c.id = d.subject WHERE d.kind = 'contact'"
+    with closing(night.open().engine) as engine, closing(Store(night.crm_file)) as store:
+        theirs = engine.read(email)[0]["email"]
+        store.write("contacts", [Change(None, {"email": theirs})], made_by="a person", now=time.time())
+    night.resync("--drain")
+    with closing(night.open().engine) as engine, closing(Store(night.crm_file)) as store:
+        (adopted,) = engine.read(f"{held} AND d.ours = 0 AND c.email = ?", [theirs])
+        (ours, *_) = engine.read(f"{held} AND d.ours = 1")
+        record = store.one("contacts", int(adopted["remote_id"]))
+        store.write("contacts", [Change(record, {"email": "elsewhere@example.com"})], made_by="x", now=time.time())
+        store.write("contacts", [Change(None, {"email": theirs})], made_by="a person", now=time.time())
+        store.archive(int(ours["remote_id"]), now=time.time())
+
+    code, report = night.report("--verify", "--fix-deleted")
+
+    (found,) = report["verified"]
+    assert (found["counts"]["duplicate"], found["counts"]["deleted"], found["owed"]) == (1, 1, 1)
+    assert (code, report["verdict"]) == (2, "needs_person")
+
+
+@pytest.mark.parametrize("night", ["sqlite"], indirect=True)
+def test_a_bug_is_no_repair(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "canary@example.com"  # not where it is raised: the log quotes that line
+
+    async def bug(*_: Any, **__: Any) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(resync, "verify", bug)
+    done = CliRunner().invoke(main, ["resync", "--verify"])
+
+    assert done.exit_code == 3
+    assert "crm-sync: this should not have happened: RuntimeError" in done.stderr
+    assert "canary" not in done.output
+
+
+@pytest.mark.parametrize("night", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("since", ["²d", "1e3d", "2026-13-01", "9999-12-31", "9999999999d", "-1d", ""])
+def test_a_time_that_is_none_is_said(night: Night, since: str) -> None:
+    done = CliRunner().invoke(main, ["resync", "--repair", "--since", since])
+
+    assert done.exit_code == 2
+    assert "Invalid value for '--since': is " in done.stderr
+
+
+@pytest.mark.parametrize("night", ["sqlite"], indirect=True)
+def test_a_heartbeat_that_nothing_can_be_at_is_said_before_anything_is_done(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNC_HEARTBEAT_URL", "http://127.0.0.1:99999/")
+    done = CliRunner().invoke(main, ["resync", "--repair"])
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "SYNC_HEARTBEAT_URL: its port" in done.stderr
+
+
+def test_nothing_is_sent_for_an_import_alone(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported = night.folder / "export.csv"
+    people = "".join(f"{900000 + n},Im,Ported{n},imported{n}@example.com,\n" for n in range(5))
+    exported.write_text(f"Record ID,First Name,Last Name,Email,Phone Number\n{people}")
+    with Listener() as there:
+        monkeypatch.setenv("SYNC_DESTINATIONS", "sandbox,webhook")
+        monkeypatch.setenv("WEBHOOK_URL", there.url)
+        taken = CliRunner().invoke(main, ["import", str(exported), "--destination", "sandbox"], catch_exceptions=False)
+        assert taken.exit_code == 0
+        code, report = night.report("--repair", "--drain")
+        assert (code, report["owed"], report["attempts"], there.calls) == (0, 0, 0, 0)
+        owed = CliRunner().invoke(main, ["owe", "webhook"], catch_exceptions=False)
+        assert owed.exit_code == 0  # an operator's word
+        assert night.report("--repair", "--drain")[1]["attempts"] == there.calls == 5
+
+
+@pytest.mark.parametrize("night", ["sqlite"], indirect=True)
+def test_a_long_repair_keeps_its_lock(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.hear()
+    page, left = replaying.owe_contacts_page, []
+
+    def slow(ledger: Ledger, *given: Any, **more: Any) -> Any:
+        (held,) = ledger.engine.rows("get_lock", name="a re-sync")
+        left.append(held["until"] - ledger.engine.now)
+        time.sleep(0.2)
+        return page(ledger, *given, **more)
+
+    monkeypatch.setattr(replaying, "owe_contacts_page", slow)
+    monkeypatch.setattr("sync.reconcile.BATCH", 2)
+    monkeypatch.setattr(resync, "alone", partial(alone, lease=1.0))
+    assert night.resync("--repair").exit_code == 0
+    assert len(left) >= 10
+    assert min(left) > 0.2
+
+
+@pytest.mark.parametrize("night", ["sqlite"], indirect=True)
+def test_what_people_typed_goes_into_a_file_only_where_that_is_asked_for(night: Night) -> None:
+    night.hear()
+    assert night.resync("--drain").exit_code == 0
+    with closing(Store(night.crm_file)) as store:
+        changed = next(record for record in store.contacts if record.properties.get("phone"))
+        store.write("contacts", [Change(changed, {"phone": "+12025550199"})], made_by="a person", now=time.time())
+
+    silent = [night.resync("--verify"), night.resync("--verify", "--json")]
+    for done in silent:
+        assert "phone" in done.stdout
+        assert "+12025550199" not in done.stdout
+        assert str(changed.properties["phone"]) not in done.stdout
+    for more in ([], ["--json"]):
+        assert "+12025550199" in night.resync("--verify", "--values", *more).stdout
+
+
+def test_a_dry_run_writes_nothing_but_its_places_in_the_pace(night: Night) -> None:
+    night.hear(lost=4)
+    assert night.resync("--drain").exit_code == 0
+    before = _tables(night)
+
+    assert night.resync("--dry-run", "--fix-deleted").exit_code == 1
+
+    after = _tables(night)
+    paces = [[row.pop("pace") for row in tables["destinations"]] for tables in (before, after)]
+    assert paces[0] != paces[1]
+    assert after == before
+
+
+def _tables(night: Night) -> dict[str, list[dict[str, Any]]]:
+    """Everything that is in the ledger, table by table."""
+    found = {}
+    with closing(night.open().engine) as engine:
+        for table in TABLES:
+            rows = [dict(row) for row in engine.read(f"SELECT * FROM {table.name}")]
+            found[table.name] = sorted(rows, key=repr)
+    return found
 
 
 def test_a_source_without_a_token_is_said(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from sync.ledger.reporting import duplicates
 from sync.ledger.sqlite import SqliteEngine
 from sync.models import Kind
 from sync.outcomes import Paused
+from sync.resync import UNREPAIRED
 from sync.sandbox.store import Change, Record, Store
 from sync.verify import Drift, DriftKind, Verified, verify
 from tests.databases import OnTestClock, Server, select
@@ -240,16 +241,46 @@ async def test_what_a_person_deleted_stays_deleted_until_it_is_asked_for(opened:
         assert (await beside.verify()).is_clean
 
 
-async def test_a_record_that_is_gone_without_a_trace_is_made_anew(opened: Open) -> None:
+async def test_a_record_that_is_gone_without_a_trace_is_made_anew_only_where_that_is_asked_for(opened: Open) -> None:
+    """So stands there who was deleted for good, as GDPR demands: no archived record tells of it."""
     async with opened(2) as beside:
-        beside.store.remove(beside.record(1).id)
+        gone = beside.record(1)
+        beside.store.remove(gone.id, with_notes=True)
 
         found = await beside.verify(fix=True)
+        assert [(drift.kind, drift.is_owed) for drift in found.listed] == [(DriftKind.MISSING, False)]
+        assert (found.owed, await beside.running.drain()) == (0, 0)
+        assert beside.store.contact("p1@example.com") is None
+        assert DriftKind.MISSING in UNREPAIRED
+
+        assert (await beside.verify(fix_deleted=True)).owed == 0
+        assert (await beside.verify(fix_missing=True)).owed == 1
+        await beside.running.drain()
+        assert beside.record(1).properties["firstname"] == "Ada"
+        assert beside.record(1).id != gone.id
+        assert (await beside.verify()).is_clean
+
+
+async def test_whoever_was_deleted_for_good_and_says_something_new_is_there_again(opened: Open) -> None:
+    async with opened(2) as beside:
+        beside.store.remove(beside.record(1).id, with_notes=True)
+        await beside.verify(fix=True)
+        await beside.take(person(1, name="Augusta N1", at=9.0))
         await beside.running.drain()
 
-        assert [drift.kind for drift in found.listed] == [DriftKind.MISSING]
-        assert beside.record(1).properties["firstname"] == "Ada"
+        assert beside.record(1).properties["firstname"] == "Augusta"
         assert (await beside.verify()).is_clean
+
+
+async def test_who_was_never_acknowledged_is_delivered_and_not_missing(opened: Open) -> None:
+    async with opened(1) as beside:
+        await beside.take(person(1))
+        beside.count += 1
+
+        found = await beside.verify(fix=True)
+        assert (found.seen, found.listed) == (1, [])
+        await beside.running.drain()
+        assert beside.record(1).properties["firstname"] == "Ada"
 
 
 async def test_a_record_that_may_have_been_deleted_long_ago_counts_as_deleted(opened: Open) -> None:

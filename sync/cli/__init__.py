@@ -96,11 +96,30 @@ class Commands(click.Group):
             sys.exit(0)
         except KeyboardInterrupt:
             sys.exit(130)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug is no exit code 1, which says that all is well or repaired
+            _crash(error)
 
 
 def _fail(error: SyncError, code: int) -> None:
     click.echo(f"crm-sync: {error}", err=True)
     sys.exit(code)
+
+
+def _crash(error: Exception) -> None:
+    """Say what happened without its message, which may quote a visitor; where it came from goes to the log."""
+    import structlog
+
+    from sync.logs import configure
+
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if not structlog.is_configured():
+        configure("console", "info")
+    structlog.get_logger("sync.cli").error("a command failed unexpectedly", exc_info=error)
+    click.echo(f"crm-sync: this should not have happened: {type(error).__name__} (the log says where)", err=True)
+    sys.exit(3)
 
 
 @click.group(cls=Commands)

@@ -1,6 +1,7 @@
 """The command that finds what never arrived and repairs what went apart: resync."""
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,13 +29,21 @@ COLOURS = {"clean": "green", "repaired": "yellow", "needs_person": "red", "faile
 def _since(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
     if value is None:
         return None
-    units = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-    if value[:-1].isdigit() and value[-1] in units:
-        return time.time() - int(value[:-1]) * units[value[-1]]
     try:
-        return datetime.fromisoformat(value).astimezone().timestamp()
-    except ValueError:
+        since = _time(value)
+    except (ValueError, OverflowError):
         raise click.BadParameter("is neither like 7d, 12h, 30m nor a date such as 2026-11-01") from None
+    if since > time.time():
+        raise click.BadParameter("is yet to come")
+    return max(since, 0.0)
+
+
+def _time(value: str) -> float:
+    """Epoch seconds. Raises ValueError, OverflowError."""
+    units = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+    if re.fullmatch(r"[0-9]{1,9}[mhdw]", value):
+        return time.time() - int(value[:-1]) * units[value[-1]]
+    return datetime.fromisoformat(value).astimezone().timestamp()
 
 
 @click.command()
@@ -49,9 +58,11 @@ def _since(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--destination", metavar="NAME", help="Repair and verify only this destination.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Verify a random sample of so many contacts.")
 @click.option("--fix", is_flag=True, help="Owe again what stands there otherwise than here.")
+@click.option("--fix-missing", is_flag=True, help="Also make anew what is gone there without a trace.")
 @click.option("--fix-deleted", is_flag=True, help="Also bring back what a person deleted there.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
-@click.option("--wait", type=click.IntRange(0), default=600, show_default=True, help="Seconds for `serve` to deliver.")
+@click.option("--wait", type=click.IntRange(0), default=600, show_default=True, help="Seconds for what is due to go.")
+@click.option("--values", is_flag=True, help="Print what differs also into JSON, a file or a log: personal data.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 @click.pass_context
 def resync(
@@ -62,20 +73,22 @@ def resync(
     destination: str | None,
     sample: int | None,
     fix: bool,
+    fix_missing: bool,
     fix_deleted: bool,
     dry_run: bool,
     wait: int,
+    values: bool,
     as_json: bool,
 ) -> None:
     """Find what never arrived, repair what went apart: pull, repair, verify, drain; each also alone.
 
-    Made for cron. Exit codes: 0 clean, 1 repaired, 2 needs a person, 3 failed.
+    Made for cron. Exit codes: 0 clean, 1 repaired, 2 needs a person (or a wrong option), 3 failed.
     """
     from sync.alarms import REPAIRED
     from sync.cli.opening import opened
     from sync.cli.screen import needs_person
     from sync.ledger import reporting
-    from sync.resync import Step, Wish, ping, steps_of
+    from sync.resync import Step, Wish, check_heartbeat, ping, steps_of
     from sync.resync import resync as run
 
     wish = Wish(
@@ -84,12 +97,14 @@ def resync(
         source=source,
         destination=destination,
         sample=sample,
-        fix=fix or fix_deleted,
+        fix=fix or fix_missing or fix_deleted,
+        fix_missing=fix_missing,
         fix_deleted=fix_deleted,
         dry_run=dry_run,
         wait=wait,
     )
     with opened() as (settings, ledger):
+        check_heartbeat(settings)
         report = asyncio.run(run(settings, ledger, wish, _progress()))
         stands = reporting.status(ledger)
         alarms = [alarm for alarm in stands["alarms"] if alarm["key"] != REPAIRED]  # that is what code 1 says
@@ -98,9 +113,9 @@ def resync(
             heard = asyncio.run(ping(settings.heartbeat_url.get_secret_value()))
             report.failed += [] if heard else ["the address in SYNC_HEARTBEAT_URL did not answer"]
     if as_json:
-        say_json(report.plain())
+        say_json(report.plain(values=values))
     else:
-        say(_told(report, dry_run=dry_run))
+        say(_told(report, dry_run=dry_run, values=values or sys.stdout.isatty()))
     ctx.exit(int(report.verdict))
 
 
@@ -138,7 +153,7 @@ class _Lines:
             click.echo(text, err=True)
 
 
-def _told(report: "Report", *, dry_run: bool) -> Iterator[str]:
+def _told(report: "Report", *, dry_run: bool, values: bool) -> Iterator[str]:
     verdict = report.verdict.name.lower()
     yield click.style(_in_words(report, dry_run=dry_run), fg=COLOURS[verdict], bold=True)
     yield from (f"  {plain(sentence)}" for sentence in report.failed)
@@ -154,7 +169,7 @@ def _told(report: "Report", *, dry_run: bool) -> Iterator[str]:
     if report.owed:
         yield f"  {report.owed:,} contacts and chats owed that were owed to nobody"
     for verified in report.verified:
-        yield from _verified(verified)
+        yield from _verified(verified, values=values)
     if report.attempts:
         yield f"  {counted(report.attempts, 'delivery attempt')}"
     if report.left:
@@ -180,7 +195,7 @@ def _pulled(found: "Pulled") -> Iterator[str]:
     yield from (faint(f"    {plain(note)}") for note in found.notes)
 
 
-def _verified(found: "Verified") -> Iterator[str]:
+def _verified(found: "Verified", *, values: bool) -> Iterator[str]:
     if found.cannot is not None:
         yield faint(f"  {plain(found.cannot)}")
         return
@@ -188,14 +203,18 @@ def _verified(found: "Verified") -> Iterator[str]:
     owed = f"; {found.owed:,} owed again" if found.owed else ""
     yield f"  verified {found.destination}: {counted(found.seen, 'contact')} read back, {drift}{owed}"
     if found.listed:
-        yield from table(["", "contact", "record", "fields"], [_row(drift) for drift in found.listed[:LISTED]])
+        yield from table(
+            ["", "contact", "record", "fields"], [_row(drift, values=values) for drift in found.listed[:LISTED]]
+        )
     if len(found.listed) > LISTED:
         yield faint(f"  the first {LISTED} are shown: --json has more")
 
 
-def _row(drift: "Drift") -> Sequence[str]:
+def _row(drift: "Drift", *, values: bool) -> Sequence[str]:
+    """What differs, by name alone where it would go into a file: what people typed must not stay in one."""
     fields = "; ".join(
-        f"{d.field}: {plain(d.theirs or '-', 24)} there, {plain(d.ours or '-', 24)} here" for d in drift.differences
+        f"{d.field}: {plain(d.theirs or '-', 24)} there, {plain(d.ours or '-', 24)} here" if values else d.field
+        for d in drift.differences
     )
     others = f"also {', '.join(plain(record, 20) for record in drift.records)}" if drift.records else ""
     return [str(drift.kind), drift.contact, plain(drift.remote_id, 20), "; ".join(filter(None, (fields, others)))]

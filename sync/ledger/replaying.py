@@ -6,6 +6,7 @@ from typing import Any
 
 from sync.cleaning import email_key
 from sync.errors import LedgerError, LedgerUnavailable, NotFound
+from sync.identity import IMPORTED
 from sync.ledger import Ledger
 from sync.ledger.applying import fold_in, state_of
 from sync.ledger.machine import JOINED, Delivery
@@ -106,12 +107,20 @@ def count_dead(ledger: Ledger, destination: str) -> int:
     return int(ledger.engine.rows("count_dead", destination=destination)[0]["n"])
 
 
-def owe_contacts_page(ledger: Ledger, destination: str, after: str, limit: int) -> Page:
-    """Owe the next contacts to one destination. Inside a transaction; what it has already is left alone."""
-    people = [contact_of(row) for row in ledger.engine.rows("all_contacts", after=after, limit=limit)]
+def owe_contacts_page(ledger: Ledger, destination: str, after: str, limit: int, *, imported: bool = True) -> Page:
+    """Owe the next contacts to one destination. Inside a transaction; what it has already is left alone.
+
+    Without `imported` so is everybody of whom only an import has told: nothing is sent for an import alone.
+    """
+    page = [contact_of(row) for row in ledger.engine.rows("all_contacts", after=after, limit=limit)]
+    people = page if imported else [contact for contact in page if not _is_only_imported(contact)]
     new = _new(ledger, destination, Kind.CONTACT, [contact.id for contact in people])
     owe_contacts(ledger.engine, people, _only(ledger, destination), ledger.new_id, is_replay=True)
-    return Page(people[-1].id if len(people) == limit else None, len(people), new)
+    return Page(page[-1].id if len(page) == limit else None, len(page), new)
+
+
+def _is_only_imported(contact: Contact) -> bool:
+    return bool(contact.clocks) and all(order == IMPORTED for order in contact.clocks.values())
 
 
 def owe_chats_page(ledger: Ledger, destination: str, after: str, limit: int) -> Page:

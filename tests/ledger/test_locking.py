@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,38 @@ async def test_a_lock_is_renewed_while_it_is_held_and_only_its_owner_drops_it(le
         clock.now += 10
         take(ledger, "resync", "another", 60)
     assert ledger.engine.rows("get_lock", name="resync")[0]["owner"] == "another"
+
+
+async def test_who_stood_still_until_another_one_began_ends_at_the_next_await(ledger: Ledger, clock: Clock) -> None:
+    with pytest.raises(LedgerInUse, match="another one began"):
+        async with alone(ledger, "resync", lease=0.1):
+            clock.now += 10
+            take(ledger, "resync", "another", 60)
+            await asyncio.sleep(5)
+
+    await asyncio.sleep(0.1)  # whoever catches it can go on
+    assert ledger.engine.rows("get_lock", name="resync")[0]["owner"] == "another"
+
+
+async def test_to_lose_the_lock_during_the_last_step_is_told_as_well(ledger: Ledger, clock: Clock) -> None:
+    with pytest.raises(LedgerInUse, match="another one began"):
+        async with alone(ledger, "resync", lease=0.1):
+            clock.now += 10
+            take(ledger, "resync", "another", 60)
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+
+    await asyncio.sleep(0.1)
+
+
+async def test_who_is_cancelled_is_cancelled(ledger: Ledger) -> None:
+    async def work() -> None:
+        async with alone(ledger, "resync"):
+            await asyncio.sleep(5)
+
+    running = asyncio.create_task(work())
+    await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ledger.engine.rows("get_lock", name="resync") == []
