@@ -34,7 +34,7 @@ from tests.running import start
 from tests.test_forget import EMAIL, canary, traces_in
 
 KEY = "canary" * 6
-TIMES = ("at", "since", "until", "pace")
+TIMES = ("at", "since", "until", "pace", "pruned_until")
 
 
 @dataclass
