@@ -22,7 +22,8 @@ import structlog
 from sync.alarms import raise_repaired
 from sync.completeness import Day, compare_days
 from sync.destinations.base import Destination
-from sync.errors import DeliveryError, LedgerInUse, SettingsError, SourceError
+from sync.draining import drain
+from sync.errors import DeliveryError, SettingsError, SourceError
 from sync.http import Client
 from sync.ids import new_id
 from sync.ledger import Ledger
@@ -30,7 +31,7 @@ from sync.ledger.locking import alone
 from sync.models import MAIL, Kind
 from sync.pull import Pulled, pull
 from sync.reconcile import Replayed, owe_pages, replay_unreadable
-from sync.service import dispatch_once, sandbox_beside
+from sync.service import sandbox_beside
 from sync.settings import Settings
 from sync.sources.base import Source
 from sync.verify import Drift, DriftKind, Verified, verify
@@ -39,9 +40,6 @@ from sync.wiring import destinations, paced, sources
 log = structlog.get_logger("sync.resync")
 
 LOCK = "a re-sync"
-
-LOOK = 1.0
-"""Seconds between two looks at whether everything has been delivered, or can be tried again."""
 
 UNREPAIRED = frozenset({DriftKind.MISSING, DriftKind.CHANGED, DriftKind.DUPLICATE, DriftKind.MOVED})
 """Drift that is somebody's work where it is not owed again. What a person did over there on purpose is respected."""
@@ -166,7 +164,9 @@ async def resync(settings: Settings, ledger: Ledger, wish: Wish, told: Told | No
             await _verify(settings, ledger, wish, report, telling)
     if Step.DRAIN in wish.steps and not wish.dry_run:
         telling.step(Step.DRAIN, "")
-        await _drain(settings, ledger, wish.wait, report)
+        drained = await drain(settings, ledger, wish.wait)
+        report.attempts, report.left = drained.attempts, drained.left
+        report.failed += drained.stuck
     return report
 
 
@@ -275,81 +275,6 @@ async def _verified(ledger: Ledger, served: Destination, wish: Wish, report: Rep
     # What the run before had found, where this one went on with it, is only listed; there the two may say the same.
     report.unrepaired += max(sum(found_now), sum(map(_is_for_a_person, verified.listed)))
     return verified
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What one destination is owed after a drain, but for what is not ready yet: deliveries.
-
-    `due`: could go now, or are on their way. `stuck`: were due when the drain began, or wait for a pause. `free_at`:
-    when the first of them can be tried (epoch seconds); `reason`: why it is paused, if it is.
-    """
-
-    destination: str
-    n: int
-    due: int
-    stuck: int
-    free_at: float
-    reason: str | None
-    needs_person: bool
-
-
-def left_over(ledger: Ledger, since: float) -> list[Left]:
-    """What is left at each configured destination. `since`: when the drain began, epoch seconds."""
-    return [
-        Left(
-            destination=row["destination"],
-            n=row["n"],
-            due=row["due"],
-            stuck=row["stuck"],
-            free_at=row["free_at"] or 0.0 if row["paused_until"] is None else row["paused_until"],
-            reason=None if row["paused_until"] is None else row["reason"] or "it does not say why",
-            needs_person=bool(row["needs_person"]),
-        )
-        for row in ledger.engine.rows("left_over", since=since)
-        if row["destination"] in ledger.takers
-    ]
-
-
-async def _drain(settings: Settings, ledger: Ledger, wait: float, report: Report) -> None:
-    """Deliver everything that is due. Wait for a `serve` that does it, or for pauses that end, for so many seconds."""
-    left_over(ledger, 0.0)
-    since, end = ledger.engine.now, time.monotonic() + wait
-    while True:
-        try:
-            is_served = False
-            report.attempts += await dispatch_once(settings)
-        except LedgerInUse:
-            is_served = True
-        if not await _can_go_on(ledger, since, end, is_served=is_served):
-            break
-    left = left_over(ledger, since)
-    report.left = sum(each.n for each in left)
-    report.failed += [_stuck(each, is_served=is_served) for each in left if each.stuck]
-
-
-async def _can_go_on(ledger: Ledger, since: float, end: float, *, is_served: bool) -> bool:
-    """Wait until what is left can be tried again by us. False: nothing is left to wait for, or for too long."""
-    while time.monotonic() < end:
-        left = [each for each in left_over(ledger, since) if each.stuck or (is_served and each.due)]
-        hoped = [each for each in left if not each.needs_person]
-        if not hoped:
-            return False
-        await asyncio.sleep(LOOK)
-        if not is_served and min(each.free_at for each in hoped) <= ledger.engine.now:
-            return True
-    return False
-
-
-def _stuck(left: Left, *, is_served: bool) -> str:
-    n = "1 delivery that was" if left.stuck == 1 else f"{left.stuck:,} deliveries that were"
-    if left.reason is not None:
-        why = f"{left.destination} is paused ({left.reason})"
-    elif is_served:
-        why = "the `serve` that has this ledger did not deliver in time"
-    else:
-        why = "see crm-sync status"
-    return f"{n} due could not be delivered to {left.destination}: {why}"
 
 
 def check_heartbeat(settings: Settings) -> None:
