@@ -84,13 +84,15 @@ def _people(evidence: Evidence) -> Iterator[Finding]:
     wanted = expected(evidence.people)
     for key, person in wanted.items():
         there = records.pop(key, [])
-        rows = (*_contact_rows(evidence, key), *map(str, there))
         if not there:
-            yield Finding(LOST, key, "is not in the CRM", rows)
+            sort, what = LOST, "is not in the CRM"
         elif len(there) > 1:
-            yield Finding(DOUBLED, key, f"is in the CRM {len(there)} times", rows)
+            sort, what = DOUBLED, f"is in the CRM {len(there)} times"
         elif wrong := list(_differences(person, there[0]["properties"])):
-            yield Finding(WRONG, key, "; ".join(wrong), rows)
+            sort, what = WRONG, "; ".join(wrong)
+        else:
+            continue
+        yield Finding(sort, key, what, (*_contact_rows(evidence, key), *map(str, there)))
     for key, strangers in records.items():
         yield Finding(
             DOUBLED, key, "is in the CRM and is nobody", (*_contact_rows(evidence, key), *map(str, strangers))
@@ -120,15 +122,18 @@ def _notes(evidence: Evidence) -> Iterator[Finding]:
         for chat in filter(lambda chat: chat.lines, person.chats):
             found = {note["id"]: note for line in chat.lines for note in by_word.get(line, [])}
             noted += len(found)
-            rows = (*_chat_rows(evidence, chat.number), *map(str, found.values()))
             if not found:
-                yield Finding(LOST, f"chat {chat.number}", f"of {person.key} has no note", rows)
+                sort, what = LOST, f"of {person.key} has no note"
             elif len(found) > 1:
-                yield Finding(DOUBLED, f"chat {chat.number}", f"of {person.key} has {len(found)} notes", rows)
+                sort, what = DOUBLED, f"of {person.key} has {len(found)} notes"
             elif list(next(iter(found.values()))["contacts"]) != [records.get(person.key)]:
-                yield Finding(WRONG, f"chat {chat.number}", f"has its note on another record than {person.key}'s", rows)
+                sort, what = WRONG, f"has its note on another record than {person.key}'s"
             elif missing := [line for line in chat.lines if line not in by_word]:
-                yield Finding(LOST, f"chat {chat.number}", f"misses {', '.join(missing)} in its note", rows)
+                sort, what = LOST, f"misses {', '.join(missing)} in its note"
+            else:
+                continue
+            rows = (*_chat_rows(evidence, chat.number), *map(str, found.values()))
+            yield Finding(sort, f"chat {chat.number}", what, rows)
     if len(evidence.crm_notes) > noted:
         yield Finding(DOUBLED, "the CRM", f"holds {len(evidence.crm_notes) - noted} notes that belong to no chat")
 
