@@ -19,7 +19,7 @@ CROWD = 36
 HURRIED = 0.5
 """Seconds that each worker pauses then: with what an answer takes, ten times the usual rate."""
 
-SECONDS_PER_KILL = 4.0
+SECONDS_PER_KILL = 6.0
 SHORTEST, LONGEST = 8.0, 60.0
 """Seconds that the burst lasts: nobody is killed here, so what would be kills is time."""
 
