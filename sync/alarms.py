@@ -74,12 +74,12 @@ def due(ledger: Ledger, disk: Mapping[str, str], expected: Expected) -> dict[str
         key = hashlib.sha256(f"{row['destination']}/{row['kind']}/{row['error']}".encode()).hexdigest()[:12]
         found[f"dead:{row['destination']}:{key}"] = (
             f"{row['destination']} refuses a {row['kind']} for good: {row['error']}. See `crm-sync status`; "
-            f"after the cause is gone: `crm-sync replay --dead {row['destination']}`."
+            f"after the cause is gone: `crm-sync replay --dead {row['destination']}`, else `crm-sync dismiss`."
         )
     if ledger.get("newest_unreadable") is not None:
         found["unreadable"] = (
             "A webhook arrived that could not be read. It is kept; see `crm-sync status` and "
-            "`crm-sync replay --unreadable`."
+            "`crm-sync replay --unreadable`, or `crm-sync dismiss`."
         )
     if ledger.engine.rows("unknown_mails"):
         found["unknown"] = (

@@ -1,4 +1,4 @@
-"""The commands that act on what is stored: replay, owe."""
+"""The commands that act on what is stored: replay, dismiss, owe."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from sync.cli.opening import opened
 from sync.cli.words import counted, plain, say
 
 if TYPE_CHECKING:
+    from sync.ledger import Ledger
     from sync.reconcile import Replayed
 
 FOLLOWS = "A running `crm-sync serve` delivers it now; without one: crm-sync dispatch --once"
@@ -38,7 +39,7 @@ def _replay_dead(destination: str, *, dry_run: bool) -> None:
 
     with opened() as (_, ledger):
         n = replay_dead(ledger, destination, dry_run=dry_run)
-    amount = "1 delivery" if n == 1 else f"{n:,} deliveries"
+    amount = _deliveries(n)
     if not n:
         say([f"Nothing is dead at {destination}."])
     elif dry_run:
@@ -70,6 +71,49 @@ def _told(done: "Replayed", *, dry_run: bool) -> Iterator[str]:
         yield f"{counted(n, 'event')} {'stays' if n == 1 else 'stay'} as before: {plain(reason, 200)}."
     if done.read and not dry_run:
         yield FOLLOWS
+
+
+@click.command()
+@click.argument("wanted", metavar="[ID]", required=False)
+@click.option("--alike", is_flag=True, help="And whatever was refused for the same reason as the delivery ID.")
+@click.option("--dead", metavar="DESTINATION", help="Everything that a destination refused for good.")
+@click.option("--unreadable", is_flag=True, help="Every webhook that could not be read.")
+def dismiss(wanted: str | None, alike: bool, dead: str | None, unreadable: bool) -> None:
+    """Say of what was refused or could not be read that nothing is to be done about it.
+
+    It stays on file with its reason, but neither `status` nor an alarm asks for you any more. ID is that of a delivery
+    or an event. A newer word about the same person is sent all the same.
+    """
+    if sum((wanted is not None, dead is not None, unreadable)) != 1:
+        raise click.UsageError("say what to dismiss: ID, --dead DESTINATION or --unreadable")
+    if alike and wanted is None:
+        raise click.UsageError("--alike goes with the ID of a delivery")
+    from sync.reconcile import check_configured
+
+    with opened() as (_, ledger):
+        if dead is not None:
+            check_configured(ledger, dead)
+        with ledger.transaction():
+            line = _dismissed(ledger, wanted, dead, alike=alike)
+    say([line])
+
+
+def _dismissed(ledger: "Ledger", wanted: str | None, dead: str | None, *, alike: bool) -> str:
+    from sync.ledger import dismissing
+
+    if wanted is not None and alike:
+        return f"{_deliveries(dismissing.dismiss_alike(ledger, wanted))} dismissed."
+    if wanted is not None:
+        return f"Dismissed: {plain(dismissing.dismiss_one(ledger, wanted), 200)}"
+    if dead is not None:
+        n = dismissing.dismiss_dead(ledger, dead)
+        return f"{_deliveries(n)} to {dead} dismissed." if n else f"Nothing is dead at {dead}."
+    n = dismissing.dismiss_unreadable(ledger)
+    return f"{counted(n, 'webhook')} dismissed." if n else "Every webhook could be read: there is nothing to dismiss."
+
+
+def _deliveries(n: int) -> str:
+    return "1 delivery" if n == 1 else f"{n:,} deliveries"
 
 
 @click.command()

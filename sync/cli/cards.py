@@ -246,7 +246,7 @@ def _event(found: Found, now: float) -> Iterator[str]:
     changed = found["changed"]
     yield from pairs(
         [
-            ("what", f"{plain(found['name'], 40)} from {found['source']}, chat {plain(found['chat'] or '-', 40)}"),
+            ("what", f"{plain(found['name'] or '-', 40)} from {found['source']}, chat {plain(found['chat'] or '-', 40)}"),
             ("happened", when(found["occurred_at"], now)),
             ("received", when(found["received_at"], now) + (f", {_copies(found)}" if _copies(found) else "")),
             ("state", _state(found["state"]) + reason),
@@ -267,6 +267,7 @@ def _event(found: Found, now: float) -> Iterator[str]:
     if found["state"] == "unreadable":
         yield ""
         yield f"  {faint('after an update, or once the cause is gone')}  crm-sync replay --event {found['id']}"
+        yield f"  {faint('if it is of no use                        ')}  crm-sync dismiss {found['id']}"
     yield ""
     yield strong("what came")
     lines = ["what it said is not kept any more"] if found["is_pruned"] else _payload(found["payload"])
@@ -323,6 +324,7 @@ def _delivery(found: Found, now: float) -> Iterator[str]:
     if found["state"] == "dead":
         yield ""
         yield f"  {faint('once the cause is gone')}  crm-sync replay --dead {found['destination']}"
+        yield f"  {faint('if it is to stay so   ')}  crm-sync dismiss {found['id']}"
     if found["failures"]:
         yield ""
         yield strong("failures")

@@ -108,11 +108,13 @@ def todos(status: Status, now: float) -> Iterator[Todo]:
         yield _unknown(status["unknown"], now)
     if n := status["events"]["unreadable"]:
         newest = status["unreadable"][0]
+        which = newest["id"] if n == 1 else "--unreadable"
         yield Todo(
             f"{counted(n, 'webhook')} could not be read: {plain(newest['error'], REASON)}.",
             (
                 ("look", f"crm-sync show {newest['id']}"),
                 ("after an update", "crm-sync replay --unreadable"),
+                ("if it is of no use", f"crm-sync dismiss {which}"),
             ),
         )
 
@@ -156,8 +158,13 @@ def _dead(cause: Mapping[str, Any]) -> Todo:
         (
             ("look", f"crm-sync show {cause['example']}"),
             ("once the cause is gone", f"crm-sync replay --dead {cause['destination']}"),
+            ("if it is to stay so", _dismissal(cause)),
         ),
     )
+
+
+def _dismissal(cause: Mapping[str, Any]) -> str:
+    return f"crm-sync dismiss {cause['example']}{' --alike' if cause['n'] > 1 else ''}"
 
 
 def waits(status: Status, now: float) -> Iterator[str]:
@@ -256,7 +263,7 @@ def _notes(status: Status, now: float) -> Iterator[str]:
     events = status["events"]
     said = [f"{counted(status['contacts'], 'contact')} from {counted(sum(events.values()), 'event')}"]
     if events["kept"]:
-        said.append(f"{events['kept']:,} said nothing about a person")
+        said.append(f"{events['kept']:,} said nothing of use about a person")
     if status["redelivered"]:
         said.append(f"{status['redelivered']:,} came twice and changed nothing")
     yield f"  {', '.join(said)}"

@@ -141,7 +141,7 @@ def _erase_alarms(engine: Engine, person: Person) -> int:
     """Alarms that tell of the person's deliveries, or name the person, say less from now on."""
     asked = [{"id": one.id} for one in person.deliveries]
     errors = {row["error"] for row in engine.rows("failures_of_deliveries", rows=asked)}
-    errors |= {one.error for one in person.deliveries if one.error is not None and one.state is State.DEAD}
+    errors |= {one.died_of for one in person.deliveries if one.died_of is not None}
     needles = [text for text in errors if len(text) >= TELLING] + person.words
     told = [row["key"] for row in engine.rows("all_alarms") if any(needle in row["text"] for needle in needles)]
     for key in told:

@@ -14,6 +14,9 @@ JOINED = "joined"
 FORGOTTEN = "the person was forgotten"
 """The reason of a delivery whose person asked for it: nothing makes it owed again."""
 
+DISMISSED = "dismissed: "
+"""How the reason begins of what was refused, or could not be read, and of which a person said: let it be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -45,6 +48,13 @@ class Delivery:
     def is_forgotten(self) -> bool:
         """Whether its person was forgotten: whatever an attempt still hears of it changes nothing here."""
         return self.state is State.IGNORED and self.error == FORGOTTEN
+
+    @property
+    def died_of(self) -> str | None:
+        """For what it was refused for good, be it dismissed since or not."""
+        if self.error is not None and (self.state is State.DEAD or self.error.startswith(DISMISSED)):
+            return self.error.removeprefix(DISMISSED)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,6 +276,19 @@ RETURNING pace
 UPDATE deliveries SET state = 'pending', due_at = :now, owed_at = :now, attempts = 0, waited = 0, error = NULL
 WHERE destination = :destination AND state = 'dead'
 
+-- name: dismiss_dead
+-- A person has seen it, and nothing is to be done: it counts as ignored until something newer is said of its subject.
+UPDATE deliveries SET state = 'ignored', settled_at = :now, error = :words || COALESCE(error, 'no reason was given')
+WHERE state = 'dead' AND (id = :id OR destination = :destination)
+
+-- name: dead_alike
+SELECT d.id FROM deliveries o JOIN deliveries d ON d.destination = o.destination AND d.kind = o.kind AND d.error = o.error
+WHERE o.id = :id AND o.state = 'dead' AND d.state = 'dead'
+
+-- name: dismiss_unreadable
+UPDATE events SET state = 'kept', error = :words || COALESCE(error, 'no reason was given')
+WHERE state = 'unreadable' AND (id = :id OR :id = '')
+
 -- name: count_dead
 SELECT COUNT(*) AS n FROM deliveries WHERE destination = :destination AND state = 'dead'
 

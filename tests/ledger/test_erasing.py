@@ -15,6 +15,7 @@ from sync.followup import FollowupSettings
 from sync.forget import export, forget, is_genuine, plan
 from sync.ledger import Ledger, Settlement
 from sync.ledger.checking import check
+from sync.ledger.dismissing import dismiss_dead
 from sync.ledger.erasing import FLAGS, Erasures
 from sync.ledger.machine import FORGOTTEN
 from sync.ledger.mailing import Mailing
@@ -121,6 +122,20 @@ def people(ledger: Ledger) -> list[dict[str, Any]]:
 def states(ledger: Ledger, kind: Kind) -> dict[str, tuple[str, str | None]]:
     rows = select(ledger, f"SELECT * FROM deliveries WHERE kind = '{kind}' ORDER BY id")
     return {row["destination"]: (row["state"], row["error"]) for row in rows}
+
+
+def test_an_alarm_about_what_was_dismissed_since_says_less_too(ledger: Ledger, clock: Clock) -> None:
+    life(ledger, clock)
+    (dead,) = select(ledger, "SELECT * FROM deliveries WHERE state = 'dead'")
+    with ledger.transaction():
+        ledger.engine.run("raise_alarm", key="dead:log:2", text="log refuses: its number is 12345. Look.")
+        ledger.engine.write("UPDATE deliveries SET error = ? WHERE id = ?", [("its number is 12345", dead["id"])])
+        ledger.engine.write("DELETE FROM failures WHERE delivery <> ?", [("",)])
+        dismiss_dead(ledger, "log")
+
+    done(ledger)
+
+    assert "12345" not in everything(ledger)
 
 
 def test_nothing_of_a_whole_life_is_left(ledger: Ledger, clock: Clock) -> None:
