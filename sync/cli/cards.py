@@ -242,11 +242,12 @@ def _transcript(lines: list[Found], now: float) -> Iterator[str]:
 
 def _event(found: Found, now: float) -> Iterator[str]:
     yield _title("event", found)
+    what, chat = plain(found["name"] or "-", 40), plain(found["chat"] or "-", 40)
     reason = f": {plain(found['error'], WIDTH)}" if found["error"] else ""
     changed = found["changed"]
     yield from pairs(
         [
-            ("what", f"{plain(found['name'] or '-', 40)} from {found['source']}, chat {plain(found['chat'] or '-', 40)}"),
+            ("what", f"{what} from {found['source']}, chat {chat}"),
             ("happened", when(found["occurred_at"], now)),
             ("received", when(found["received_at"], now) + (f", {_copies(found)}" if _copies(found) else "")),
             ("state", _state(found["state"]) + reason),
