@@ -14,7 +14,7 @@ from torturing.people import Person, person
 from torturing.source import Taken
 from torturing.stage import Stage
 
-DUE_PER_KILL = 2_500
+DUE_PER_KILL = 3_500
 LEAST, MOST = 5_000, 100_000
 """Deliveries that are due at the start: so many for each kill that the run may make, though it makes but two."""
 
