@@ -1,6 +1,7 @@
 """The lanes: one task per destination, so that a slow or broken one never holds up another."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -33,6 +34,8 @@ class Lane:
     destination: Destination
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
+    _running: asyncio.Task[None] | None = None
+    _held_until: float = 0.0
     _carrying: set[asyncio.Task[None]] = field(default_factory=set)
     _under_way: set[str] = field(default_factory=set)
 
@@ -52,14 +55,20 @@ class Lane:
         """Look for work now."""
         self.woken.set()
 
+    def hold(self, seconds: float) -> None:
+        """Claim nothing for a while: there is no place in the limit of calls until then."""
+        self._held_until = max(self._held_until, time.monotonic() + seconds)
+
     async def run(self) -> None:
         """Serve until `stop`."""
+        self._running = asyncio.current_task()
         slots = asyncio.Semaphore(self.destination.settings.connections)
         while not self.stopping:
             await slots.acquire()
+            await self._held()
             claimed = None if self.stopping else await self._claim()
             if claimed is not None and claimed.owed:
-                task = asyncio.create_task(self._carry(claimed))
+                task = asyncio.create_task(self._give_back(claimed) if self.stopping else self._carry(claimed))
                 self._carrying.add(task)
                 task.add_done_callback(self._carrying.discard)
                 task.add_done_callback(lambda _: slots.release())
@@ -68,11 +77,14 @@ class Lane:
                 await self._idle(claimed)
 
     async def stop(self) -> None:
-        """Claim nothing more and let calls in flight finish."""
+        """Claim nothing more and let calls in flight finish, also that of a claim which is on its way."""
         self.stopping = True
         self.wake()
+        end = time.monotonic() + GRACE
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=GRACE)
         if self._carrying:
-            await asyncio.wait(self._carrying, timeout=GRACE)
+            await asyncio.wait(self._carrying, timeout=max(end - time.monotonic(), 0.0))
 
     async def drain(self) -> int:
         """Serve until nothing is due now, then end; returns how many attempts were made."""
@@ -91,11 +103,17 @@ class Lane:
             log.warning("cannot claim", destination=self.destination.name, reason=str(error))
             return None
 
+    async def _held(self) -> None:
+        while not self.stopping and (left := self._held_until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, POLL))
+
     async def _idle(self, claimed: Claimed | None) -> None:
+        if self.stopping:
+            return
         if claimed is None:
             await asyncio.sleep(NAP)
             return
-        wait = POLL if claimed.wake_at is None else min(max(claimed.wake_at - self.pipeline.clock(), 0.0), POLL)
+        wait = POLL if claimed.wake_in is None else min(max(claimed.wake_in, 0.0), POLL)
         try:
             async with asyncio.timeout(wait + 0.001):
                 await self.woken.wait()
@@ -107,6 +125,10 @@ class Lane:
         await self._settle(settlements, claimed.asked_at + self.lease)
         for settlement in settlements:
             _tell(self.destination.name, claimed.kind, settlement)
+
+    async def _give_back(self, claimed: Claimed) -> None:
+        """What was claimed while we were told to stop is for whoever comes next: a mail would else be unknown."""
+        await self._settle(self.pipeline.postponed(claimed, "this host is stopping"), claimed.asked_at + self.lease)
 
     async def _attempt(self, claimed: Claimed) -> list[Settlement]:
         """Attempt a batch; of what outlived its lease here, and is claimed again, the earlier attempt has to end first.

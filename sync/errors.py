@@ -16,6 +16,7 @@ SyncError
     ├── Gone                  its known record was deleted there             Ignored
     │   └── ContactGone       a chat's: the record of its contact was        Retry once the contact is there again
     ├── Busy                  this one subject, this once                    Retry
+    │   ├── Postponed         we did not try: no place, no time left         Retry, and nobody's failure
     │   └── UnderWay          an earlier attempt at it has not ended here    Retry
     ├── Broken                a 500: this subject's fault, or everybody's?   Retry; Paused after 5 different subjects
     ├── Throttled             too many calls                                 Paused until its hint
@@ -113,6 +114,10 @@ class Waiting(DeliveryError):
 
 class Busy(Waiting):
     """This one subject could not be taken this once: a lock, a conflict, 408, 409, 423, 425."""
+
+
+class Postponed(Busy):
+    """We did not try: there was no place in the limit of calls, no time left in the lease, no ledger to ask."""
 
 
 class UnderWay(Busy):

@@ -10,6 +10,7 @@ from sync.errors import (
     DeliveryError,
     Gone,
     NotForHere,
+    Postponed,
     Refused,
     Throttled,
     Unauthorized,
@@ -38,6 +39,7 @@ class Retry:
     """Not this time, for this subject alone. `blames_destination` marks a 500: five subjects in a row make a pause.
 
     `contact_is_gone`: a chat whose contact's record was deleted there; it waits until the contact has one again.
+    `is_postponed`: nothing was tried, so it is no failure of anybody's.
     """
 
     reason: str
@@ -46,6 +48,7 @@ class Retry:
     blames_destination: bool = False
     may_have_landed: bool = False
     contact_is_gone: bool = False
+    is_postponed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ def outcome_of(result: Receipt | DeliveryError) -> Outcome:
         case Refused():
             return Dead(result.reason, result.status)
         case Busy():
-            return Retry(result.reason, result.status, result.after, may_have_landed=result.may_have_landed)
+            landed, postponed = result.may_have_landed, isinstance(result, Postponed)
+            return Retry(result.reason, result.status, result.after, may_have_landed=landed, is_postponed=postponed)
         case Broken():
             landed = result.may_have_landed
             return Retry(result.reason, result.status, result.after, blames_destination=True, may_have_landed=landed)

@@ -18,6 +18,7 @@ version. Ten events about one person while the CRM is down make one call afterwa
 """
 
 from collections.abc import Callable, Sequence, Set
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -29,7 +30,9 @@ from sync.errors import (
     AnswerLost,
     Busy,
     DeliveryError,
+    LedgerError,
     NotAuthentic,
+    Postponed,
     Refused,
     Unauthorized,
     UnderWay,
@@ -48,6 +51,9 @@ log = structlog.get_logger("sync.pipeline")
 
 HOUR = 3600.0
 """Seconds by which clocks may differ before a time in the future says nothing any more."""
+
+has_begun: ContextVar[bool] = ContextVar("has_begun", default=False)
+"""Whether the attempt at hand has had a place in the limit of calls: who has begun waits longer for the next one."""
 
 EARLIER = UnderWay("an earlier attempt at it is still under way here", after=1.0)
 
@@ -89,6 +95,7 @@ class Pipeline:
         Deliveries that are still `under_way` here, from before their lease lapsed, are put off.
         """
         send_by.set(claimed.asked_at + lease / 2)
+        has_begun.set(False)
         going = replace(claimed, owed=tuple(owed for owed in claimed.owed if owed.delivery not in under_way))
         sent = iter(await self._attempt(destination, going) if going.owed else ())
         results = [EARLIER if owed.delivery in under_way else next(sent) for owed in claimed.owed]
@@ -96,7 +103,7 @@ class Pipeline:
 
     async def _attempt(self, destination: Destination, claimed: Claimed) -> Sequence[Result]:
         if self.clock() > send_by.get():
-            return [Busy("it was too late in the lease to send") for _ in claimed.owed]
+            return [Postponed("it was too late in the lease to send") for _ in claimed.owed]
         try:
             results = await self._call(destination, claimed)
             if len(results) != len(claimed.owed):
@@ -110,9 +117,16 @@ class Pipeline:
 
     async def _call(self, destination: Destination, claimed: Claimed) -> Sequence[Result]:
         async def intend(deliveries: Sequence[str], at: float | None = None) -> None:
-            await self.writer.do(lambda ledger: ledger.intend(deliveries, at))
+            held = {delivery: claims[delivery] for delivery in deliveries}
+            try:
+                told = await self.writer.do(lambda ledger: ledger.intend(held, at))
+            except LedgerError as error:
+                raise Postponed("the ledger could not be told what is about to be made") from error
+            if told < len(held):
+                raise Postponed("it was claimed by another host meanwhile")
 
         owed: Sequence[Owed[Any]] = claimed.owed
+        claims = {one.delivery: one.claim for one in owed}
         if claimed.kind is Kind.CONTACT:
             return await destination.upsert(owed, intend)
         if claimed.kind is Kind.EMAIL:
@@ -144,6 +158,10 @@ class Pipeline:
                 raise
             raise Refused(f"it may not be deleted with this token: {error.reason}", status=error.status) from error
         return Receipt(erasure.remote_id, ours=True)
+
+    def postponed(self, claimed: Claimed, reason: str) -> list[Settlement]:
+        """Give a batch back without having tried it."""
+        return [self._settlement(claimed, i, Postponed(reason, after=0.0)) for i in range(len(claimed.owed))]
 
     def _settlement(self, claimed: Claimed, i: int, result: Result) -> Settlement:
         owed = claimed.owed[i]

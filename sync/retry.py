@@ -17,6 +17,9 @@ OUTAGE = wait_exponential(multiplier=1, max=300)
 PERSON = wait_exponential(multiplier=60, max=3600)
 """A destination that waits for a person to act: 1 min, 2 min … one hour, in case somebody has."""
 
+SHORTEST_HINT = 1.0
+"""A wait hint of fewer seconds, or one that is past by our clock, gives no pace: the backoff goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delay:
@@ -31,18 +34,21 @@ def delay(outcome: Outcome, *, attempts: int, waited: float, pauses: int, retry_
     """How long to wait after an outcome, given the failures and seconds of backoff that this subject has had.
 
     A subject dies by age, not by count: once the backoff it has been granted adds up to `retry_for`. Time in which the
-    destination was paused, or we were not running, is not its age. A wait hint is never undercut.
+    destination was paused, or we were not running, is not its age. A wait hint is never undercut; one that is next to
+    nothing does not undercut the backoff either, or a `Retry-After: 0` would be a loop without a pause.
     """
     match outcome:
         case Retry(contact_is_gone=True):
             return Delay(outcome)
+        case Retry(after=after, is_postponed=True):
+            return Delay(outcome, _asked(SUBJECT, 1, random) if after is None else after)
         case Retry(reason, status, after, blames):
             wait = max(_asked(SUBJECT, attempts + 1, random), after or 0.0)
             if waited + wait > retry_for:
                 return Delay(Dead(f"gave up after {_days(waited)}: {reason}", status))
             return Delay(outcome, wait, _asked(OUTAGE, pauses + 1, random) if blames else 0.0)
         case Paused(_, _, after, needs_person):
-            if after is not None and not needs_person:
+            if after is not None and after >= SHORTEST_HINT and not needs_person:
                 return Delay(outcome, pause_for=after + random.uniform(0, min(1.0, after * 0.1)))
             return Delay(
                 outcome, pause_for=max(_asked(PERSON if needs_person else OUTAGE, pauses + 1, random), after or 0)

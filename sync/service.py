@@ -49,6 +49,9 @@ from sync.wiring import (
 
 log = structlog.get_logger("sync.service")
 
+LAST_COUNT = 3.0
+"""Seconds that a stop waits for the last counts to be written: a database that stands still must not hold it up."""
+
 HOUSEKEEPING = 5.0
 """Seconds between two rounds of housekeeping, and between two looks at whether the writer lives."""
 
@@ -112,7 +115,9 @@ async def serve(
                 task.cancel()
             for server in servers:
                 server.stop()
-        await _count_rejected(service, webhooks)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_COUNT):
+                await _count_rejected(service, webhooks)
         _check_alive(service.writer)
 
 
@@ -184,10 +189,11 @@ async def _start(stack: AsyncExitStack, settings: Settings, *, dispatch: bool) -
     ledger = open_ledger(settings)
     stack.callback(ledger.engine.close)
     ledger.engine.own()
-    if not ledger.engine.is_shared:
-        with ledger.transaction():
-            ledger.take_over()
     with ledger.transaction():
+        if not ledger.engine.is_shared:
+            ledger.take_over()
+        elif dispatch:
+            ledger.ask_again()
         ledger.set_up_mail()
     service = build(settings, ledger, served)
     stack.callback(service.writer.close)

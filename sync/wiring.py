@@ -24,9 +24,9 @@ from sync.destinations.mail.sandbox import SandboxMail
 from sync.destinations.mail.smtp import Smtp
 from sync.destinations.webhook import Webhook
 from sync.dispatcher import Dispatcher, Lane
-from sync.errors import SettingsError
+from sync.errors import LedgerError, Postponed, SettingsError
 from sync.followup import FollowupSettings
-from sync.http import Transport
+from sync.http import Transport, send_by
 from sync.ids import new_id
 from sync.ledger import Ledger
 from sync.ledger.engine import Engine
@@ -36,7 +36,7 @@ from sync.ledger.sqlite import SqliteEngine
 from sync.ledger.writer import Writer
 from sync.letter import Letter
 from sync.models import MAIL, Chat, Contact, Email, Kind
-from sync.pipeline import Pipeline
+from sync.pipeline import Pipeline, has_begun
 from sync.retention import RetentionSettings
 from sync.secret import digest, key_beside
 from sync.settings import FromEnvironment, Settings, load, unknown_names
@@ -50,6 +50,12 @@ MAILERS: tuple[type[Mailer], ...] = (Smtp, Resend, Brevo, Postmark, SandboxMail)
 """Every mailer there is, likewise."""
 
 SANDBOX = "sandbox"
+
+PATIENCE = 10.0
+"""Seconds that an attempt waits for its place in a limit of calls: fewer than calls in flight get at shutdown."""
+
+MARGIN = 1.0
+"""Seconds that an attempt needs from its place to the moment after which it must not send."""
 
 Clock = Callable[[], float]
 
@@ -298,9 +304,9 @@ def build(
     """Put a service together on an open ledger. Inside a running event loop."""
     writer = Writer(ledger)
     pipeline = Pipeline(writer, clock, new_id, random or Random(), settings.retry_for)  # noqa: S311 - jitter, no secret
-    for destination in served:
-        _pace(destination, writer, sleep)
     dispatcher = Dispatcher([Lane(pipeline, destination) for destination in served])
+    for lane in dispatcher.lanes:
+        _pace(lane, writer, clock, sleep)
     writer.on_commit = dispatcher.wake
     return Service(settings, ledger, writer, pipeline, dispatcher, sources(settings))
 
@@ -320,14 +326,28 @@ def paced(destination: Destination, ledger: Ledger, sleep: Callable[[float], Awa
     destination.client.gate = gate
 
 
-def _pace(destination: Destination, writer: Writer, sleep: Callable[[float], Awaitable[None]]) -> None:
-    """Let every call of a destination wait for its place in the published limit."""
+def _pace(lane: Lane, writer: Writer, clock: Clock, sleep: Callable[[float], Awaitable[None]]) -> None:
+    """Let every call of a destination wait for its place in the published limit, if that is near.
+
+    A place that is far away is not taken: the attempt would outlive its lease, or a shutdown, while it waits. Only who
+    has made a call already waits for the next one as long as the lease allows.
+    """
+    destination = lane.destination
     pace = destination.pace(destination.settings)
     if pace is None:
         return
 
     async def gate() -> None:
-        wait = await writer.do(lambda ledger: ledger.take_pace(destination.name, pace.interval, pace.burst))
+        left = max(send_by.get() - clock() - MARGIN, 0.0)
+        within = left if has_begun.get() else min(PATIENCE, left)
+        try:
+            wait = await writer.do(lambda ledger: ledger.take_pace(destination.name, pace.interval, pace.burst, within))
+        except LedgerError as error:
+            raise Postponed("the ledger could not be asked for a place in the limit of calls") from error
+        if wait > within:
+            lane.hold(wait - within)
+            raise Postponed("its place in the limit of calls comes later", after=wait)
+        has_begun.set(True)
         if wait > 0:
             await sleep(wait)
 

@@ -36,6 +36,15 @@ def test_a_short_hint_makes_a_short_pause_however_often_it_came() -> None:
     assert asked(Paused("429", after=1.0), pauses=50).pause_for <= 1.1
 
 
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.9])
+def test_a_hint_that_is_next_to_nothing_is_no_loop_without_a_pause(after: float) -> None:
+    pauses = [asked(Paused("429", after=after), pauses=n).pause_for for n in range(40)]
+
+    assert min(pauses) >= max(after, 0.8)
+    assert pauses[5] > pauses[0] * 8
+    assert min(pauses[20:]) >= 300 * 0.8
+
+
 def test_an_outage_is_looked_at_every_few_minutes_at_the_latest() -> None:
     pauses = [asked(Paused("timed out"), pauses=n).pause_for for n in range(40)]
 

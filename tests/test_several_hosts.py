@@ -95,6 +95,27 @@ def test_two_receivers_and_two_dispatchers_one_of_them_killed_lose_nothing_and_d
     assert "Everything has arrived." in status.stdout
 
 
+def test_a_dispatcher_that_starts_asks_at_once_where_a_person_had_to_act(stage: Stage) -> None:
+    stage.crm()
+    (url,) = receivers(stage, 1)
+    assert get(f"{url}/webhooks/acquire/{TOKEN}", method="POST", body=start(1))[0] == 200
+    withdrawn = {"status": 401, "body": {"category": "INVALID_AUTHENTICATION"}}
+    get(f"{stage.crm_url}/_faults", method="PUT", body={"answer_next": [withdrawn]})
+    first = stage.start("dispatch")
+    stage.until(lambda: needs_person(stage), first)
+    first.send_signal(signal.SIGTERM)
+    first.wait(timeout=30)
+
+    second = stage.start("dispatch")
+    stage.until(lambda: pending(stage) == 0, second, seconds=25)  # a pause for a person is a minute at least
+
+
+def needs_person(stage: Stage) -> bool:
+    with psycopg.connect(stage.settings["SYNC_LEDGER"]) as connection:
+        found = connection.execute("SELECT COUNT(*) FROM destinations WHERE needs_person = 1").fetchone()
+    return bool(found and found[0])
+
+
 def test_through_a_pooler_in_transaction_mode_nothing_is_lost_or_doubled(stage: Stage) -> None:
     direct = stage.settings["SYNC_LEDGER"]
     stage.crm()

@@ -4,7 +4,8 @@ Everything here is plain synchronous code. In the running service the writer thr
 that waits shares one transaction; a command calls it on a ledger of its own.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,9 @@ from sync.ledger.settling import Claimed, claim, settle_all
 from sync.models import Event, Kind
 
 __all__ = ["Applied", "Claimed", "Ledger", "Settlement"]
+
+FURTHEST = 600.0
+"""Seconds, beside some places, by which a pace can be ahead. What is further ahead is left over from a wrong clock."""
 
 
 class Ledger:
@@ -63,19 +67,30 @@ class Ledger:
         """Write down how attempts ended; an attempt whose fence was passed by changes no outcome."""
         settle_all(self.engine, settlements, self.new_id, self.takers)
 
-    def intend(self, deliveries: Iterable[str], at: float | None = None) -> None:
-        """Note that these deliveries are about to create their remote record; `at` is the destination's time of it."""
-        at = self.engine.now if at is None else at
-        self.engine.run("intend", at=at, rows=[{"id": delivery} for delivery in deliveries])
+    def intend(self, claims: Mapping[str, int], at: float | None = None) -> int:
+        """Note that these deliveries are about to create their remote record; `at` is the destination's time of it.
 
-    def take_pace(self, destination: str, interval: float, burst: float) -> float:
-        """Take the next free place in a destination's pace; returns how many seconds it is away."""
-        rows = self.engine.rows("take_pace", name=destination, cost=interval)
-        if not rows:
+        Each comes with its claim. Returns how many of them nobody has claimed since.
+        """
+        rows = [{"id": delivery, "claim": claim} for delivery, claim in claims.items()]
+        return self.engine.run("intend", at=self.engine.now if at is None else at, rows=rows)
+
+    def take_pace(self, destination: str, interval: float, burst: float, within: float = math.inf) -> float:
+        """Take the next free place in a destination's pace; returns how many seconds it is away.
+
+        One that is further away than `within` seconds is left to others, and not taken.
+        """
+        asked = {"name": destination, "cost": interval, "burst": burst, "furthest": FURTHEST + 10 * interval}
+        rows = self.engine.rows("take_pace", within=within, **asked)
+        if not rows and not (rows := self.engine.rows("next_place", **asked)):
             self.engine.run("add_destination", name=destination)
-            rows = self.engine.rows("take_pace", name=destination, cost=interval)
-        wait: float = rows[0]["pace"] - interval - burst - self.engine.now
-        return max(wait, 0.0)
+            rows = self.engine.rows("take_pace", within=within, **asked)
+        return max(float(rows[0]["place"]) - self.engine.now, 0.0)
+
+    def ask_again(self) -> None:
+        """Do not wait any longer where a person had to act: whoever starts a dispatcher may have."""
+        self.engine.run("free_paused")
+        self.engine.run("ask_persons_again")
 
     def take_over(self, grace: float = 5.0) -> int:
         """End the leases of a process that is no more, and ask again where a person had to act.
@@ -83,7 +98,7 @@ class Ledger:
         Only for the one owner of this ledger, before it claims.
         """
         self.engine.mind_clock()
-        self.engine.run("free_paused")
+        self.ask_again()
         self.engine.run("forget_probes")
         return self.engine.run("shorten_leases", grace=grace)
 

@@ -116,12 +116,13 @@ def settle(row: Delivery, settlement: Settlement, lane: Lane, now: float) -> Del
             return _at(replace(free, error=reason), State.DEAD, settlement.version, now)
         case Retry(reason, contact_is_gone=True):
             return replace(free, due_at=None, error=reason)
-        case Retry(reason, blames_destination=blames) if not (blames and lane.is_paused):
+        case Retry(reason, blames_destination=blames, is_postponed=postponed) if not (blames and lane.is_paused):
+            failed = int(not postponed)
             return replace(
                 free,
                 state=State.PENDING,
-                attempts=row.attempts + 1,
-                waited=row.waited + settlement.retry_in,
+                attempts=row.attempts + failed,
+                waited=row.waited + failed * settlement.retry_in,
                 due_at=now + settlement.retry_in,
                 error=reason,
             )
@@ -183,6 +184,22 @@ def _joined(row: Delivery, outcome: Outcome) -> Delivery:
     if isinstance(outcome, Delivered):
         return replace(kept, remote_id=outcome.receipt.remote_id, ours=outcome.receipt.ours)
     return kept
+
+
+def lane_heard(lane: Lane, row: Delivery, settlement: Settlement, now: float) -> Lane:
+    """The destination after an attempt at this row. Where the fence has passed by it is old news: others asked since.
+
+    A probe whose row nobody has claimed since may be late as well: where another row was probed meanwhile (its lease
+    ends later), or there is no probe any more, it is a call like all others.
+    """
+    if row.claim != settlement.claim:
+        return lane
+    is_probe = settlement.is_probe and _is_last_probe(lane, row)
+    return lane_after(lane, row.id, row.subject, replace(settlement, is_probe=is_probe), now)
+
+
+def _is_last_probe(lane: Lane, row: Delivery) -> bool:
+    return lane.probe_until is not None and row.lease_until is not None and lane.probe_until <= row.lease_until
 
 
 def lane_after(lane: Lane, delivery: str, subject: str, settlement: Settlement, now: float) -> Lane:

@@ -180,11 +180,11 @@ def _owed(row: Delivery, email: Email) -> Owed[Email]:
     )
 
 
-def resume(engine: Engine, mailing: Mailing, lease: float) -> None:
+def resume(engine: Engine, mailing: Mailing) -> None:
     """Take up again what a process left in the middle, where the mailer sends it once only."""
     if mailing.repeatable_for > 0:
         window = {"mailer": mailing.mailer, "window": mailing.repeatable_for}
-        engine.run("resume_mails", destination=MAIL, lease=lease, **window)
+        engine.run("resume_mails", destination=MAIL, **window)
 
 
 def resolve(engine: Engine, chat_id: str, *, was_sent: bool) -> Delivery:

@@ -81,7 +81,7 @@ WHERE d.kind = 'email' AND e.went = 1 AND e.begun_at < d.claimed_at
 -- We ended in the middle of handing over, and this mailer can be asked again under the same key without a second mail.
 UPDATE deliveries SET state = 'pending', due_at = :now, lease_until = NULL
 WHERE destination = :destination AND kind = 'email' AND state = 'unknown' AND lease_until IS NOT NULL
-  AND (lease_until <= :now OR lease_until > :now + 10 * :lease)
+  AND (lease_until <= :now OR lease_until > :now + 86400)
   AND subject IN (SELECT chat FROM emails WHERE mailer = :mailer AND went = 1 AND begun_at > :now - :window)
 
 -- name: unknown_mails

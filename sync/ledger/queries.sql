@@ -213,12 +213,13 @@ WHERE true
 ON CONFLICT (destination, remote_id) DO NOTHING
 
 -- name: claim
--- A lease: nobody else gets these until it ends. A lease absurdly far ahead is left over from a clock that jumped.
+-- A lease: nobody else gets these until it ends. One that ends in more than a day is left over from a clock that jumped:
+-- no lease is that long, also not that of a host with other timeouts.
 UPDATE deliveries SET claim = deliveries.claim + 1, claimed_at = :now, lease_until = :now + :lease
 WHERE id {in}
   SELECT id FROM deliveries
   WHERE destination = :destination AND kind = :kind AND state = 'pending' AND due_at <= :now AND id <> :except_
-    AND (lease_until IS NULL OR lease_until <= :now OR lease_until > :now + 10 * :lease)
+    AND (lease_until IS NULL OR lease_until <= :now OR lease_until > :now + 86400)
   ORDER BY due_at, id LIMIT :limit
 {picked}
 RETURNING id, subject, wanted, claim, lease_until, attempts, waited, replayed, intended_at, remote_id,
@@ -241,8 +242,10 @@ SELECT chats.*, (
 FROM {rows s: id text} JOIN chats ON chats.id = s.id
 
 -- name: intend
--- Announce that these deliveries are about to create their record, so that a lost answer is known to be ours.
-UPDATE deliveries SET intended_at = :at FROM {rows r: id text} WHERE deliveries.id = r.id
+-- Announce that these deliveries are about to create their record, so that a lost answer is known to be ours. Not of
+-- those that somebody else has claimed since.
+UPDATE deliveries SET intended_at = :at FROM {rows r: id text, claim integer}
+WHERE deliveries.id = r.id AND deliveries.claim = r.claim
 
 -- name: next_due
 -- When does the next delivery of a destination become due? (One whose lease lapses is found by asking again.)
@@ -265,11 +268,17 @@ UPDATE destinations SET paused_at = :paused_at, paused_until = :paused_until, pr
 WHERE name = :name
 
 -- name: take_pace
--- GCRA: every call moves the time at which the next one would be exactly on time. One row, so all hosts share it.
+-- GCRA: every call moves the time at which the next one would be exactly on time. One row, so all hosts share it. A time
+-- further ahead than anybody would take a place is left over from a clock that jumped.
 UPDATE destinations
-SET pace = CASE WHEN pace > :now AND pace < :now + 600 THEN pace ELSE :now END + :cost
+SET pace = CASE WHEN pace > :now AND pace < :now + :furthest THEN pace ELSE :now END + :cost
 WHERE name = :name
-RETURNING pace
+  AND CASE WHEN pace > :now AND pace < :now + :furthest THEN pace ELSE :now END - :burst - :now <= :within
+RETURNING pace - :cost - :burst AS place
+
+-- name: next_place
+SELECT CASE WHEN pace > :now AND pace < :now + :furthest THEN pace ELSE :now END - :burst AS place
+FROM destinations WHERE name = :name
 
 -- name: revive_dead
 -- Replay of dead letters: a person says that the cause is gone.
@@ -518,11 +527,13 @@ UPDATE deliveries SET due_at = :now
 WHERE state = 'pending' AND due_at > :now AND ready_at <= :now AND attempts = 0
   AND destination IN (SELECT name FROM destinations WHERE needs_person = 1)
 
+-- name: ask_persons_again
+-- Where a person had to act, they may have: the next claim asks, as a probe.
+UPDATE destinations SET paused_until = :now WHERE needs_person = 1 AND paused_until > :now
+
 -- name: forget_probes
--- The one server of this file has just started: no probe is under way, and a person may have acted.
-UPDATE destinations SET probe_until = NULL,
-  paused_until = CASE WHEN needs_person = 1 AND paused_until > :now THEN :now ELSE paused_until END
-WHERE probe_until IS NOT NULL OR needs_person = 1
+-- The one server of this file has just started: no probe is under way.
+UPDATE destinations SET probe_until = NULL WHERE probe_until IS NOT NULL
 
 -- name: holders
 -- Which other persons of ours hold these remote records? Two people in one record is what must never be.
@@ -647,8 +658,10 @@ UPDATE deliveries SET due_at = due_at + :by,
   ready_at = CASE WHEN ready_at > :now THEN ready_at + :by ELSE ready_at END,
   owed_at = CASE WHEN owed_at > :now THEN owed_at + :by ELSE owed_at END,
   claimed_at = CASE WHEN claimed_at > :now THEN claimed_at + :by ELSE claimed_at END,
+  lease_until = CASE WHEN lease_until > :now THEN lease_until + :by ELSE lease_until END,
   settled_at = CASE WHEN settled_at > :now THEN settled_at + :by ELSE settled_at END
-WHERE state = 'pending' AND kind <> 'email' AND (due_at > :now OR (due_at IS NULL AND ready_at > :now))
+WHERE state = 'pending' AND kind <> 'email'
+  AND (due_at > :now OR (due_at IS NULL AND ready_at > :now) OR lease_until > :now)
 
 -- name: set_back_destinations
 UPDATE destinations SET

@@ -14,7 +14,7 @@ from sync.ledger.machine import (
     Settlement,
     credit,
     hurried,
-    lane_after,
+    lane_heard,
     may_have_landed,
     once_more,
     settle,
@@ -29,8 +29,7 @@ SHARED_AFTER = 5
 """Attempts after which one remote record may belong to two contacts of ours: somebody has merged them over there."""
 
 ABSURD = 2 * 86400.0
-"""A pause that ends later than this is left over from a clock that jumped."""
-
+"""A pause or a probe that ends later than this is left over from a clock that jumped: no host's lease is as long."""
 
 SKEW = 60.0
 """Seconds: what was written further in the future than this was written by a clock that was wrong."""
@@ -38,7 +37,7 @@ SKEW = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a lane got: `owed` of one kind, or nothing and the time (`wake_at`) when it is worth asking again.
+    """What a lane got: `owed` of one kind, or nothing and in how many seconds (`wake_in`) it is worth asking again.
 
     `pauses` says how many pauses in a row there were, `is_probe` that this one call may end the pause. `waited` tells
     for each delivery how many seconds of backoff it has had. `asked_at` is when the claim was asked for, by the
@@ -51,7 +50,7 @@ class Claimed:
     is_probe: bool = False
     pauses: int = 0
     waited: tuple[float, ...] = ()
-    wake_at: float | None = None
+    wake_in: float | None = None
     asked_at: float = 0.0
     has_more: bool = False
 
@@ -68,15 +67,13 @@ def claim(
     Mails are owed and sent only where `mailing` says how.
     """
     if mailing is not None and destination == MAIL:
-        resume(engine, mailing, lease)
+        resume(engine, mailing)
     lane = _lane(engine, destination)
     is_probe = False
     if lane.paused_until is not None and lane.paused_until < engine.now + ABSURD:
-        until = max(
-            0.0 if _is_of_a_clock_ahead(engine, lane) else lane.paused_until, _probed_until(lane, engine.now + lease)
-        )
+        until = max(0.0 if _is_of_a_clock_ahead(engine, lane) else lane.paused_until, _probed_until(lane, engine.now))
         if until > engine.now:
-            return Claimed(kinds[0][0], wake_at=until, pauses=lane.pauses)
+            return Claimed(kinds[0][0], wake_in=until - engine.now, pauses=lane.pauses)
         is_probe = True
     for kind, limit in kinds:
         rows = _claimed(engine, destination, kind, 1 if is_probe else limit, lease, lane.culprit if is_probe else None)
@@ -84,11 +81,11 @@ def claim(
             continue
         owed, waited = _with_subjects(engine, destination, kind, rows, mailing)
         if not owed:
-            return Claimed(kind, wake_at=engine.now, pauses=lane.pauses, has_more=True)
+            return Claimed(kind, wake_in=0.0, pauses=lane.pauses, has_more=True)
         if is_probe:
             _write_lane(engine, lane, probe_until=engine.now + lease)
         return Claimed(kind, owed, is_probe, lane.pauses, waited)
-    return Claimed(kinds[0][0], wake_at=_next_due(engine, destination, kinds), pauses=lane.pauses)
+    return Claimed(kinds[0][0], wake_in=_next_due(engine, destination, kinds), pauses=lane.pauses)
 
 
 def _is_of_a_clock_ahead(engine: Engine, lane: Lane) -> bool:
@@ -98,9 +95,9 @@ def _is_of_a_clock_ahead(engine: Engine, lane: Lane) -> bool:
     return bool(engine.rows("settled_after", id=lane.culprit or "", at=engine.now + SKEW))
 
 
-def _probed_until(lane: Lane, longest: float) -> float:
-    """Until when a probe is under way; one longer than a lease is left over from a clock that jumped."""
-    return lane.probe_until if lane.probe_until is not None and lane.probe_until <= longest else 0.0
+def _probed_until(lane: Lane, now: float) -> float:
+    """Until when a probe is under way, be it another host's, with a longer lease and a clock that was read later."""
+    return lane.probe_until if lane.probe_until is not None and lane.probe_until < now + ABSURD else 0.0
 
 
 def _claimed(engine: Engine, destination: str, kind: Kind, limit: int, lease: float, culprit: str | None) -> list[Any]:
@@ -111,10 +108,11 @@ def _claimed(engine: Engine, destination: str, kind: Kind, limit: int, lease: fl
 
 
 def _next_due(engine: Engine, destination: str, kinds: Sequence[tuple[Kind, int]]) -> float | None:
+    """In how many seconds the next one is due: by the ledger's clock, which may not be that of whoever asks."""
     for kind, _ in kinds:
         engine.run("free_stranded", destination=destination, kind=kind, absurd=ABSURD)
     found = [engine.rows("next_due", destination=destination, kind=kind)[0]["at"] for kind, _ in kinds]
-    return min((at for at in found if at is not None), default=None)
+    return min((at - engine.now for at in found if at is not None), default=None)
 
 
 def _with_subjects(
@@ -174,7 +172,7 @@ def settle_all(engine: Engine, settlements: Sequence[Settlement], new_id: NewId,
         if row is None:
             continue
         lane = lanes.get(row.destination) or before.setdefault(row.destination, _lane(engine, row.destination))
-        lanes[row.destination] = lane_after(lane, row.id, row.subject, settlement, engine.now)
+        lanes[row.destination] = lane_heard(lane, row, settlement, engine.now)
         free = replace(row, lease_until=None)
         deliveries[row.id] = free if row.is_forgotten else settle(row, settlement, lanes[row.destination], engine.now)
         results.append((deliveries[row.id], settlement))
@@ -262,22 +260,27 @@ def _follow(engine: Engine, results: Sequence[tuple[Delivery, Settlement]]) -> N
     for loser in (d for d, _ in contacts if d.joined is not None):
         _credit(engine, loser)
     _write_strays(engine, contacts)
-    gone = [d for d, s in results if isinstance(s.outcome, Retry) and s.outcome.contact_is_gone]
+    gone = [d for d, s in results if d.claim == s.claim and isinstance(s.outcome, Retry) and s.outcome.contact_is_gone]
     for chat in gone:
         _make_anew(engine, chat)
 
 
 def _make_anew(engine: Engine, chat: Delivery) -> None:
-    """The record of a chat's contact was deleted there, and the person is back: forget the id, owe the contact anew."""
+    """The record of a chat's contact was deleted there, and the person is back: forget the id, owe the contact anew.
+
+    A contact that was settled since the chat was claimed may have another record by now, made for another of its chats:
+    then the chat tries that one first.
+    """
     found = engine.rows("claimed_chats", rows=[{"id": chat.subject}], destination=chat.destination)
     root = engine.rows("roots", rows=[{"id": found[0]["contact"]}])[0]["root"]
+    claimed_at = engine.rows("get_delivery", id=chat.id)[0]["claimed_at"]
     rows = [delivery_of(row) for row in engine.rows("load_contact_deliveries", rows=[{"id": root}])]
-    anew = [
-        replace(once_more(row, engine.now), remote_id=None, ours=False, replayed=False)
-        for row in rows
-        if row.destination == chat.destination
-    ]
-    write_deliveries(engine, anew)
+    for row in (row for row in rows if row.destination == chat.destination):
+        if row.remote_id is not None and claimed_at < (row.settled_at or 0.0) <= engine.now:
+            follow(engine, [row])
+        else:
+            anew = replace(once_more(row, engine.now), remote_id=None, ours=False, replayed=False)
+            write_deliveries(engine, [anew])
 
 
 def _make_anew_after(engine: Engine, erasures: Sequence[Delivery]) -> None:
@@ -321,10 +324,14 @@ def _write_failures(engine: Engine, settlements: Sequence[Settlement], new_id: N
             "error": s.outcome.reason,
         }
         for s in settlements
-        if not isinstance(s.outcome, Delivered | Ignored)
+        if not isinstance(s.outcome, Delivered | Ignored) and not _is_postponed(s.outcome)
     ]
     if rows:
         engine.run("insert_failures", rows=rows)
+
+
+def _is_postponed(outcome: Outcome) -> bool:
+    return isinstance(outcome, Retry) and outcome.is_postponed
 
 
 def _word(outcome: Outcome) -> str:

@@ -268,7 +268,7 @@ def test_a_creation_whose_answer_was_lost_is_said(ledger: Ledger) -> None:
     apply(ledger, event("v1:1", ADA))
     with ledger.transaction():
         (one,) = ledger.claim("crm", [(Kind.CONTACT, 1)], 60.0).owed
-        ledger.intend([one.delivery])
+        ledger.intend({one.delivery: one.claim})
     settle(ledger, one, Retry("the answer was lost", may_have_landed=True))
 
     assert done(ledger)["lost"] == ["crm"]

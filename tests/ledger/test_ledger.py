@@ -255,7 +255,7 @@ def test_a_paused_destination_hands_out_nothing_then_one_probe(ledger: Ledger, c
     apply(ledger, *[event(f"v1:{i}", f"p{i}@example.com") for i in range(5)])
     settle(ledger, claim(ledger, [(Kind.CONTACT, 1)]), Paused("down"), pause_for=30.0)
     waiting = claim(ledger)
-    assert (waiting.owed, waiting.wake_at) == ((), NOON + 30)
+    assert (waiting.owed, waiting.wake_in) == ((), 30)
 
     clock.sleep(31)
     probe = claim(ledger)
@@ -358,7 +358,7 @@ def test_a_claimed_delivery_knows_that_its_record_may_have_been_created(ledger: 
     apply(ledger, event(email=ADA))
     (owed,) = claim(ledger).owed
     with ledger.transaction():
-        ledger.intend([owed.delivery])
+        ledger.intend({owed.delivery: owed.claim})
     clock.sleep(LEASE + 1)
 
     assert claim(ledger).owed[0].intended is True
@@ -649,7 +649,7 @@ def test_an_announcement_keeps_the_time_that_the_destination_has(ledger: Ledger,
     apply(ledger, event("v1:1", ADA))
     (owed,) = claim(ledger).owed
     with ledger.transaction():
-        ledger.intend([owed.delivery], at=clock.now + 86400)
+        ledger.intend({owed.delivery: owed.claim}, at=clock.now + 86400)
     clock.sleep(LEASE + 1)
 
     (again,) = claim(ledger).owed

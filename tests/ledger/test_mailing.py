@@ -86,7 +86,7 @@ def claim(ledger: Ledger) -> list[Owed[Email]]:
             claimed = ledger.claim(MAIL, [(Kind.EMAIL, 1)], LEASE)
         if claimed.owed:
             found += claimed.owed
-        elif claimed.wake_at is None or claimed.wake_at > ledger.engine.now:
+        elif claimed.wake_in is None or claimed.wake_in > 0:
             return found
 
 
@@ -267,6 +267,20 @@ def test_with_a_key_the_same_mail_is_handed_over_again_within_its_time(ledger: L
 
     assert claim(ledger) == []
     assert (only(ledger)["state"], "cannot be asked again" in only(ledger)["error"]) == ("unknown", True)
+
+
+def test_a_host_with_much_shorter_leases_does_not_hand_over_what_another_is_handing_over(
+    ledger: Ledger, clock: Clock
+) -> None:
+    ledger.mailing = mailing(repeatable_for=23 * HOUR, mailer="resend")
+    chat(ledger)
+    clock.now += HOUR
+    with ledger.transaction():
+        assert len(ledger.claim(MAIL, [(Kind.EMAIL, 1)], 2 * HOUR).owed) == 1
+
+    assert claim(ledger) == []
+    clock.now += 2 * HOUR + 1
+    assert len(claim(ledger)) == 1
 
 
 def test_another_mailer_never_repeats_what_the_one_before_may_have_sent(ledger: Ledger, clock: Clock) -> None:

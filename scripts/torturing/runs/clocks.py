@@ -155,8 +155,6 @@ def _come_up(stage: Stage, member: Member, seconds: float) -> None:
 
 def judge(stage: Stage) -> Sequence[Finding]:
     """Nothing is lost or doubled; and the newest word of everybody is that which its dates say is the newest."""
-    late = stage.ledger.select("SELECT COUNT(*) AS n FROM failures WHERE error LIKE '%too late in the lease%'")
-    stage.remarks.append(f"attempts refused as too late in their lease: {late[0]['n']}")
     evidence = evidence_of(stage)
     return findings(replace(evidence, people=[_as_told(someone) for someone in evidence.people]))
 

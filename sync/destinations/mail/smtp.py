@@ -21,7 +21,7 @@ from pydantic_settings import SettingsConfigDict
 from sync.destinations.base import Pace
 from sync.destinations.mail.base import Mailer
 from sync.destinations.mail.message import Written, written
-from sync.errors import AnswerLost, Busy, DeliveryError, NotSent, Refused, Throttled, Unauthorized
+from sync.errors import AnswerLost, Busy, DeliveryError, NotSent, Postponed, Refused, Throttled, Unauthorized
 from sync.http import Gate, Transport, send_by
 from sync.models import MAIL, Email, Receipt
 from sync.settings import LaneSettings, is_loopback
@@ -150,7 +150,7 @@ class Smtp(Mailer):
 
     def _be_in_time(self) -> None:
         if self.clock() > send_by.get():
-            raise Busy("it was too late in the lease to send")
+            raise Postponed("it was too late in the lease to send")
 
 
 class Relay:
