@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,10 +14,11 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Any
 
+import httpcore
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random
 
-from sync.errors import Broken, Busy, DeliveryError, NotSent, Refused, Throttled, Unauthorized, Unreachable
+from sync.errors import Broken, Busy, DeliveryError, NotSent, Postponed, Refused, Throttled, Unauthorized, Unreachable
 
 SAME_CLOCK = 2.0
 """Seconds that two dates of one clock may seem apart; what is further apart is another clock, or it was set."""
@@ -25,16 +26,30 @@ SAME_CLOCK = 2.0
 LONGEST_HINT = 86400.0
 """No wait hint is believed beyond a day: the probe asks again."""
 
+KEEP_ALIVE = 5.0
+"""Seconds after which an idle connection is not used any more: the other side may be about to close it."""
+
 ANSWER_LIMIT = 16 << 20
 """Bytes of an answer that are read before it is given up."""
+
+A_TIME = 1e9
+"""From here on, the seconds of a `…-reset` header are a unix time and no wait."""
 
 USER_AGENT = f"chat-crm-sync/{version('chat-crm-sync')}"
 
 send_by: ContextVar[float] = ContextVar("send_by", default=float("inf"))
 """No request leaves after this time (epoch seconds): an attempt late in its lease must not send."""
 
+over_by: ContextVar[float] = ContextVar("over_by", default=float("inf"))
+"""When the part of a call that is under way has to be over, on the clock that nobody sets."""
+
 Transport = httpx.AsyncBaseTransport
 """What carries requests: tests put an application in the place of the network."""
+
+PARTS = frozenset(
+    f"http11.{part}.started" for part in ("send_request_headers", "receive_response_headers", "receive_response_body")
+)
+"""What httpcore calls the moments in which a part of a call begins: the request, the headers, the body."""
 
 Gate = Callable[[], Awaitable[None]]
 """Waits until the pace allows one more call."""
@@ -70,15 +85,62 @@ async def _no_gate() -> None:
     return None
 
 
+class Network(httpcore.AnyIOBackend):
+    """Opens connections that keep the deadlines of the calls on them."""
+
+    async def connect_tcp(self, *args: Any, **named: Any) -> httpcore.AsyncNetworkStream:
+        """Connect."""
+        return Connection(await super().connect_tcp(*args, **named))
+
+
+class Connection(httpcore.AsyncNetworkStream):
+    """A connection on which no part of a call outlasts its deadline, by however many reads and writes it goes on.
+
+    The timeouts of httpx are for each of those alone: a header that drips, or one 1xx answer after the other, would
+    hold its slot for ever. It ends here as one read that took too long, for a cancelled request would lose its slot.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> Coroutine[Any, Any, bytes]:
+        """What has come, once something has. Raises ReadTimeout."""
+        return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> Coroutine[Any, Any, None]:
+        """Send. Raises WriteTimeout."""
+        return self._stream.write(buffer, _left(timeout, httpcore.WriteTimeout))
+
+    async def start_tls(self, *args: Any, **named: Any) -> httpcore.AsyncNetworkStream:
+        """The same connection, encrypted."""
+        return Connection(await self._stream.start_tls(*args, **named))
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore wants to know about the socket."""
+        return self._stream.get_extra_info(info)
+
+
+def _left(timeout: float | None, late: type[httpcore.TimeoutException]) -> float:
+    left = over_by.get() - time.monotonic()
+    if left <= 0:
+        raise late("too slow as a whole")
+    return left if timeout is None else min(timeout, left)
+
+
 class Client:
     """The HTTP client of one destination.
 
     The pool of httpx 0.28 loses slots for good when a request is cancelled from outside or times out while waiting for
     a slot. So: one client per destination, never more requests than connections, only httpx's own timeouts, and a new
-    client after a PoolTimeout. Those timeouts are per read, so the answer is streamed under a deadline and a size
-    limit, and never inflated: a few hundred bytes can become a gigabyte. Redirects are not followed: credentials would
-    go with them. Cookies are not kept. `blip` is how many seconds a refused connection is tried again at once; anything
-    longer is for the ledger to remember. What time it is over there can be told from its answers: see `now`.
+    client after a PoolTimeout. Those timeouts are per read, so each part of a call (the request, the headers, the body)
+    also has a deadline, which its `Connection` keeps. The body is streamed under a size limit and never inflated: a few
+    hundred bytes can become a gigabyte. Redirects are not followed: credentials would go with them. Cookies are not
+    kept. `blip` is how many seconds a refused connection is tried again at once; anything longer is for the ledger to
+    remember. What time it is over there can be told from its answers: see `now`.
     """
 
     def __init__(
@@ -110,7 +172,7 @@ class Client:
     @property
     def longest_call(self) -> float:
         """Seconds after which a call has certainly ended, whatever the other side does."""
-        # For a slot, to connect, to write, for the headers, for the body, and one read more that passes its deadline.
+        # For a slot, to connect, to encrypt, to write, for the headers, and for the body.
         return self.timeout * 6 + self._blip
 
     def now(self) -> float:
@@ -132,12 +194,24 @@ class Client:
             base_url=self.base_url,
             headers=self._headers,
             timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
-            limits=httpx.Limits(max_connections=self._connections, max_keepalive_connections=self._connections),
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            transport=self._transport,
+            transport=self._wire() if self._transport is None else self._transport,
             trust_env=False,
         )
+
+    def _wire(self) -> httpx.AsyncHTTPTransport:
+        """What httpx would build, but with connections that keep deadlines: it does not let one name the network."""
+        context = httpx.create_ssl_context(trust_env=False)
+        wire = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
+        wire._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=self._connections,
+            max_keepalive_connections=self._connections,
+            keepalive_expiry=KEEP_ALIVE,
+            network_backend=Network(),
+        )
+        return wire
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -155,7 +229,7 @@ class Client:
     ) -> Answer:
         """Make one call, as soon as the pace allows. Any status is an Answer.
 
-        Raises Unreachable when no whole answer came, Busy when it is too late in the lease to send.
+        Raises Unreachable when no whole answer came, Postponed when it is too late in the lease to send.
         """
         async with self._slots:
             await self.gate()
@@ -163,7 +237,8 @@ class Client:
             request = self._client.build_request(
                 method, path, json=json, params=params, content=content, headers=headers
             )
-            request.extensions["trace"] = partial(self._watch, "body" if request.content else "headers")
+            last = "body" if request.content else "headers"
+            request.extensions["trace"] = partial(self._watch, f"http11.send_request_{last}.started")
             used = self._client
             try:
                 async for attempt in AsyncRetrying(
@@ -191,15 +266,17 @@ class Client:
 
     def _check_time(self) -> None:
         if self._clock() > send_by.get():
-            raise Busy("it was too late in the lease to send")
+            raise Postponed("it was too late in the lease to send")
 
     async def _watch(self, last: str, event: str, _info: object) -> None:
         """Look at the time once more when the last part of a request is about to leave, without which it has no effect.
 
-        To connect may have taken long, and a machine may have stood still meanwhile.
+        To connect may have taken long, and a machine may have stood still meanwhile. And each part gets its deadline.
         """
-        if event.endswith(f".send_request_{last}.started"):
+        if event == last:
             self._check_time()
+        if event in PARTS:
+            over_by.set(time.monotonic() + self.timeout)
 
     async def _answer(self, request: httpx.Request) -> Answer:
         response = await self._client.send(request, stream=True)
@@ -227,9 +304,10 @@ class Client:
 def wait_hint(answer: Answer, now: float) -> float | None:
     """Seconds that the destination asks us to wait, in whichever of the known forms it says so. Never negative.
 
-    Forms: `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3), `x-sib-ratelimit-reset` (Brevo, seconds),
-    `X-RateLimit-Reset` (Intercom and SendGrid, unix time), `RateLimit-Reset` (seconds),
-    `X-HubSpot-RateLimit-Interval-Milliseconds`, and a date in the text (Mailgun: "try again after …").
+    Forms: `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3), and a date in the text (Mailgun: "try again
+    after …"). With a 429 also `x-sib-ratelimit-reset` (Brevo), `X-RateLimit-Reset` (Intercom, SendGrid) and
+    `RateLimit-Reset`, each as seconds or as a unix time, and `X-HubSpot-RateLimit-Interval-Milliseconds`: they say
+    when the window of a limit ends, with any answer, and a 503 is not over then.
     """
     hint = _hint(answer, now)
     return None if hint is None else min(max(hint, 0.0), LONGEST_HINT)
@@ -242,13 +320,12 @@ def _hint(answer: Answer, now: float) -> float | None:
         seconds = _until(after, now) if seconds is None else seconds
         if seconds is not None:
             return seconds
-    for name in ("x-sib-ratelimit-reset", "ratelimit-reset"):
-        if (seconds := _number(headers.get(name))) is not None:
-            return seconds
-    if (reset := _number(headers.get("x-ratelimit-reset"))) is not None:
-        return reset - now if reset > 1e9 else reset
-    if answer.status == 429 and (ms := _number(headers.get("x-hubspot-ratelimit-interval-milliseconds"))) is not None:
-        return ms / 1000
+    if answer.status == 429:
+        for name in ("x-sib-ratelimit-reset", "ratelimit-reset", "x-ratelimit-reset"):
+            if (reset := _number(headers.get(name))) is not None:
+                return reset - now if reset > A_TIME else reset
+        if (ms := _number(headers.get("x-hubspot-ratelimit-interval-milliseconds"))) is not None:
+            return ms / 1000
     if found := re.search(r"try again after (\w{3}, \d{1,2} \w{3} \d{4} [\d:]{8} \w{3})", answer.text[:4096]):
         return _until(found[1], now)
     return None

@@ -166,6 +166,21 @@ async def test_a_day_without_the_crm_costs_time_and_no_data(tmp_path: Path, outa
         assert service.crm.state.calls.answered(429) == 0
 
 
+async def test_a_crm_that_asks_for_no_wait_at_all_is_asked_ever_more_seldom(on_file: Running) -> None:
+    on_file.crm.state.faults.share_503, on_file.crm.state.faults.retry_after = 1.0, 0.0
+    await on_file.post(start())
+    on_file.crm.state.calls.clear()
+    async with asyncio.timeout(30):
+        for _ in range(3600):
+            await on_file.drain()
+            on_file.clock.sleep(1)
+
+    assert 10 <= on_file.crm.state.calls.answered(503) <= 25
+    on_file.crm.state.faults.share_503 = 0.0
+    await until_done(on_file, hours=1)
+    assert list(on_file.crm.contacts) == ["ada@example.com"]
+
+
 async def test_a_credential_that_was_withdrawn_pauses_for_a_person_and_loses_nothing(service: Running) -> None:
     service.crm.before = _unauthorized
     for n in range(3):

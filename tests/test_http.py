@@ -2,9 +2,11 @@
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,12 +16,14 @@ from sync import http
 from sync.errors import (
     Broken,
     Busy,
+    NotSent,
     Refused,
     Throttled,
     Unauthorized,
     Unreachable,
 )
 from sync.http import LONGEST_HINT, Answer, Client, error_of, send_by, wait_hint
+from tests.fakes.smtp import HERE, certificate
 
 NOW = 1_750_000_000.25
 
@@ -43,6 +47,7 @@ SEVEN_FORMS = {
     "brevo": (answer(x_sib_ratelimit_reset="12"), 12),
     "unix": (answer(x_ratelimit_reset=str(int(NOW) + 9)), 8.75),
     "delta": (answer(ratelimit_reset="4.5"), 4.5),
+    "unix, under the name for a delta": (answer(ratelimit_reset=str(int(NOW) + 9)), 8.75),
     "hubspot": (answer(x_hubspot_ratelimit_interval_milliseconds="10000"), 10),
     "mailgun": (answer(body=b"limit exceeded, try again after Sun, 15 Jun 2025 15:08:00 UTC"), 79.75),
     "none": (answer(), None),
@@ -95,8 +100,22 @@ def test_nonsense_is_no_hint_and_hides_no_other(nonsense: str) -> None:
     assert wait_hint(answer(retry_after=nonsense, ratelimit_reset="7"), NOW) == 7
 
 
-def test_hubspots_interval_is_a_hint_only_when_it_throttles() -> None:
-    assert wait_hint(answer(503, x_hubspot_ratelimit_interval_milliseconds="10000"), NOW) is None
+WINDOWS = {
+    "x_sib_ratelimit_reset": "3000",
+    "ratelimit_reset": "3000",
+    "x_ratelimit_reset": str(int(NOW) + 3000),
+    "x_hubspot_ratelimit_interval_milliseconds": "10000",
+}
+
+
+@pytest.mark.parametrize("status", [402, 408, 500, 503])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_the_end_of_a_window_is_a_hint_only_when_it_throttles(status: int, window: str) -> None:
+    windows = {window: WINDOWS[window]}
+
+    assert wait_hint(answer(status, **windows), NOW) is None
+    assert wait_hint(answer(status, retry_after="5", **windows), NOW) == 5
+    assert wait_hint(answer(429, **windows), NOW)
 
 
 @pytest.mark.parametrize(
@@ -377,6 +396,135 @@ async def test_never_more_calls_at_once_than_connections() -> None:
     await asyncio.gather(*(there.call("GET", "/") for _ in range(7)))
 
     assert most == 2
+
+
+# The other side, over a real wire
+
+
+class Endless:
+    """A server on loopback whose answers never end, until it is told to be kind. `open`: what nobody has closed yet."""
+
+    def __init__(self, first: bytes, more: bytes, pause: float) -> None:
+        self.first, self.more, self.pause = first, more, pause
+        self.is_kind = False
+        self.calls = self.open = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                self.calls += 1
+                if self.is_kind:
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nkind")
+                    continue
+                writer.write(self.first)
+                while not reader.at_eof():
+                    writer.write(self.more)
+                    await writer.drain()
+                    await asyncio.sleep(self.pause)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+
+ENDLESS = {
+    "a status line that drips": (b"HTTP/1.1 200 ", b"O", 0.01),
+    "headers that drip": (b"HTTP/1.1 200 OK\r\nX-Long: ", b"o", 0.01),
+    "one header after the other": (b"HTTP/1.1 200 OK\r\n", b"X-Again: 1\r\n", 0.01),
+    "1xx answers that drip": (b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.01),
+    "1xx answers in a flood": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, 0.0),
+    "the head of a chunk that drips": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x=", b"o", 0.01),
+    "trailers that drip": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Long: ", b"o", 0.01),
+}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tls") / "pair.pem"
+    path.write_text(certificate(*HERE))
+    return path
+
+
+ENCRYPTED = ("headers that drip", "1xx answers in a flood")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kind"), [*(("http", kind) for kind in ENDLESS), *(("https", kind) for kind in ENCRYPTED)]
+)
+async def test_an_answer_without_end_ends_and_gives_its_connection_back(
+    scheme: str, kind: str, pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, tls = Endless(*ENDLESS[kind]), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(pair)
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: ssl.create_default_context(cafile=pair))
+    server = await asyncio.start_server(there, "127.0.0.1", 0, ssl=tls if scheme == "https" else None)
+    port = server.sockets[0].getsockname()[1]
+    here = Client(f"{scheme}://127.0.0.1:{port}", connections=2, timeout=0.3, clock=lambda: NOW)
+    before = here._client
+
+    async def ask() -> None:
+        with pytest.raises(Unreachable, match=r"timed out \(ReadTimeout\)") as raised:
+            await here.call("POST", "/", json={"a": 1})
+        assert raised.value.may_have_landed
+
+    async with asyncio.timeout(4 * here.longest_call):
+        await asyncio.gather(*(ask() for _ in range(4 * 2)))
+        there.is_kind = True
+        answers = await asyncio.gather(*(here.call("POST", "/") for _ in range(6)))
+        while there.open > 2:
+            await asyncio.sleep(0.01)
+
+    assert {answer.text for answer in answers} == {"kind"}
+    assert (there.calls, here._client is before) == (14, True)
+    await here.aclose()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_each_part_of_a_call_may_take_its_time() -> None:
+    sent = b"x" * (16 << 20)
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.4)
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(sent))
+        for part in (b"HTTP/1.1 200 OK\r\n", b"Content-Length: 4\r\n\r\n", b"sl", b"ow"):
+            await asyncio.sleep(0.3)
+            writer.write(part)
+        writer.close()
+
+    server = await asyncio.start_server(slow, "127.0.0.1", 0)
+    here = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=0.9)
+
+    assert (await here.call("POST", "/", content=sent)).text == "slow"
+    await here.aclose()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_pool_without_a_free_connection_is_replaced_by_one_that_works() -> None:
+    there = Endless(*ENDLESS["headers that drip"])
+    server = await asyncio.start_server(there, "127.0.0.1", 0)
+    here = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", connections=1, timeout=0.3)
+    here._slots = asyncio.Semaphore(2)
+    first = asyncio.create_task(here.call("POST", "/"))
+    await asyncio.sleep(0.1)
+    here.timeout = here._client.timeout = 0.1
+    async with asyncio.timeout(5):
+        with pytest.raises(NotSent, match="no free connection"):
+            await here.call("POST", "/")
+        with pytest.raises(Unreachable):
+            await first
+        there.is_kind = True
+        assert (await here.call("POST", "/")).text == "kind"
+        there.is_kind = False
+        with pytest.raises(Unreachable, match="ReadTimeout"):
+            await here.call("POST", "/")
+    await here.aclose()
+    server.close()
+    await server.wait_closed()
 
 
 # What time it is over there
