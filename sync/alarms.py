@@ -20,7 +20,7 @@ from sync.destinations.mail.base import Mailer
 from sync.errors import DeliveryError, Waiting
 from sync.http import Client
 from sync.ledger import Ledger
-from sync.ledger.hearing import SILENCE, waiting_since
+from sync.ledger.hearing import SILENCE, heard_at, waiting_since
 from sync.ledger.writer import Writer
 from sync.models import Email
 from sync.silence import Expectation, spelled
@@ -32,6 +32,9 @@ LONG_PAUSE = 600.0
 
 REPAIRED = "repaired"
 """The alarm that a pull raises and clears, not a round of housekeeping."""
+
+UNHELD = 300.0
+"""Seconds after which an alarm about a silence is over that no host has held: its setting, or the host, is gone."""
 
 QUIET = 3600.0
 """Seconds for which an alarm is not told by mail again that may have been told."""
@@ -107,8 +110,10 @@ def review(ledger: Ledger, disk: Mapping[str, str], expected: Expected | None = 
     holding = due(ledger, disk, expected or {})
     for key, text in holding.items():
         ledger.engine.run("raise_alarm", key=key, text=text)
+        if _may_differ(ledger, key):
+            ledger.engine.run("set_mark", name=_held(key), value=repr(ledger.engine.now))
     for row in ledger.engine.rows("open_alarms"):
-        if row["key"] not in holding and row["key"] != REPAIRED:
+        if row["key"] not in holding and _is_over(ledger, row["key"], row["raised_at"]):
             ledger.engine.run("clear_alarm", key=row["key"])
     untold = []
     for row in ledger.engine.rows("untold_alarms"):
@@ -117,6 +122,32 @@ def review(ledger: Ledger, disk: Mapping[str, str], expected: Expected | None = 
         else:
             untold.append(News(row["key"], row["text"], row["raised_at"], is_over=row["cleared_at"] is not None))
     return untold
+
+
+def _may_differ(ledger: Ledger, key: str) -> bool:
+    """Whether an alarm may hold at one host and not at another, for each has settings of its own."""
+    return ledger.engine.is_shared and key.startswith(SILENCE)
+
+
+def _is_over(ledger: Ledger, key: str, raised_at: float) -> bool:
+    """Whether an alarm is over that does not hold at this host.
+
+    Another host may expect more of a source than this one. Its alarm stands until a webhook comes, whoever took it, or
+    until no host has held it for a while; else the two would raise and clear it in turn.
+    """
+    if key == REPAIRED:
+        return False
+    if not _may_differ(ledger, key):
+        return True
+    heard = heard_at(ledger, key.removeprefix(SILENCE))
+    held = ledger.get("get_mark", name=_held(key))
+    came = heard is not None and heard > raised_at
+    return came or held is None or ledger.engine.now - float(held["value"]) > UNHELD
+
+
+def _held(key: str) -> str:
+    """The mark of when a host last held an alarm."""
+    return f"held_{key}"
 
 
 def raise_repaired(ledger: Ledger, n: int) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,6 +15,7 @@ from sync.alarms import (
     LONG_PAUSE,
     MAIL_RETRY,
     QUIET,
+    UNHELD,
     Mailed,
     News,
     Postbox,
@@ -27,11 +28,14 @@ from sync.alarms import (
 from sync.errors import SettingsError
 from sync.http import Client
 from sync.ledger import Ledger
+from sync.ledger.hearing import heard
 from sync.retention import RetentionSettings
 from sync.service import _count_rejected, _housekeeping
 from sync.settings import Settings, load
 from sync.silence import Expectation
 from sync.wiring import postbox
+from tests.databases import Server, open_on
+from tests.people import Clock
 from tests.running import Running, running, start
 
 
@@ -361,3 +365,80 @@ async def test_silence_is_a_warning_and_the_service_is_ready(service: Running) -
     assert (await service.post(start())).json()["status"] == "duplicate"
     await looked()
     assert service.ledger.engine.rows("open_alarms") == []
+
+
+LONGER = {"acquire": Expectation(7200.0, None, ZoneInfo("UTC"))}
+NOTHING: dict[str, Expectation] = {}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def shared(tmp_path: Path, server: Server, clock: Clock) -> Iterator[Ledger]:
+    """A ledger that several hosts have in common. The source has just been silent for too long."""
+    opened = open_on("postgresql", tmp_path, server, clock, {})
+    with opened.transaction():
+        opened.count({heard("acquire"): 1})
+    clock.sleep(3601)
+    yield opened
+    opened.engine.close()
+
+
+def look(ledger: Ledger, expected: dict[str, Expectation]) -> list[tuple[str, bool]]:
+    """A round of a host that expects this: which alarms it tells of, and whether they are over."""
+    with ledger.transaction():
+        found = review(ledger, {}, expected)
+        for item in found:
+            ledger.engine.run("alarm_told", key=item.key)
+    return [(item.key, item.is_over) for item in found]
+
+
+def test_hosts_that_expect_different_things_tell_of_a_silence_once_and_of_its_end_once(
+    shared: Ledger, clock: Clock
+) -> None:
+    told = []
+    for _ in range(60):
+        for expected in (NOTHING, LONGER, EVERY, NOTHING, LONGER):
+            told += look(shared, expected)
+        clock.sleep(60)
+    assert told == [("silence:acquire", False)]
+
+    with shared.transaction():
+        shared.count({heard("acquire"): 1})
+    for expected in (NOTHING, EVERY, LONGER, NOTHING):
+        told += look(shared, expected)
+    assert told == [("silence:acquire", False), ("silence:acquire", True)]
+
+
+@pytest.mark.parametrize("expected", [NOTHING, LONGER], ids=["nothing", "less"])
+def test_a_silence_that_no_host_minds_any_more_is_over_after_a_while(
+    shared: Ledger, clock: Clock, expected: dict[str, Expectation]
+) -> None:
+    look(shared, EVERY)
+    clock.sleep(UNHELD)
+    assert look(shared, expected) == []
+
+    clock.sleep(1)
+    assert look(shared, expected) == [("silence:acquire", True)]
+
+
+def test_a_silence_that_came_with_a_ledger_from_one_host_is_over_where_nobody_minds_it(shared: Ledger) -> None:
+    shared.engine.run("raise_alarm", key="silence:acquire", text="")
+    shared.engine.run("alarm_told", key="silence:acquire")
+
+    assert look(shared, NOTHING) == [("silence:acquire", True)]
+
+
+def test_a_silence_that_the_only_host_minds_no_more_is_over_at_once(
+    tmp_path: Path, server: Server, clock: Clock
+) -> None:
+    ledger = open_on("sqlite", tmp_path, server, clock, {})
+    look(ledger, EVERY)
+    clock.sleep(3601)
+
+    assert look(ledger, EVERY) == [("silence:acquire", False)]
+    assert look(ledger, NOTHING) == [("silence:acquire", True)]
+    ledger.engine.close()

@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from sync.errors import SettingsError
+from sync.web.connection import PATIENCE, Connection
 
 
 class _Quiet(uvicorn.Server):
@@ -20,14 +24,22 @@ class _Quiet(uvicorn.Server):
 
 
 class Server:
-    """One app on one port. The socket is bound at once, so that a port in use is found before anything starts."""
+    """One app on one port. The socket is bound at once, so that a port in use is found before anything starts.
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    `patience`: seconds for which a client may neither say what it wants nor read what it is answered.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, port: int, *, patience: float = PATIENCE) -> None:
         self._socket = _bound(host, port)
+        if sys.platform == "linux":  # inherited by all connections; elsewhere the system's own limit holds
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
         self.host = host
         self.port: int = self._socket.getsockname()[1]
+        protocol: Any = partial(Connection, patience=patience)
         config = uvicorn.Config(
             app,
+            http=protocol,
+            ws="none",  # a connection that speaks another protocol would leave these limits behind
             access_log=False,
             log_config=None,
             lifespan="off",
