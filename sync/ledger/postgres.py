@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from sync.errors import LedgerError, LedgerTooNew, LedgerUnavailable
+from sync.errors import LedgerError, LedgerTooNew, LedgerUnavailable, SettingsError
 from sync.ledger.queries import POSTGRES, migrations, queries
 from sync.ledger.watchdog import Watchdog
 
@@ -33,6 +33,27 @@ CHANNEL = "chat_crm_sync"
 
 CONNECT_TIMEOUT = 5
 """Seconds to wait for a connection before the ledger counts as unavailable."""
+
+
+ENCODING = "UTF8"
+"""The one encoding that holds what visitors type; with another one text comes back as bytes, or not at all."""
+
+HINTS: dict[type[psycopg.Error], str] = {
+    psycopg.errors.LockNotAvailable: f"is locked for over {STALLED} s: an upgrade, a backup, a host that stands still",
+    psycopg.errors.InsufficientPrivilege: "is closed to this role: make it the owner of the database, or GRANT it more",
+}
+"""What has happened, where a person can do something about it. The server's own words may hold data or secrets."""
+
+PHRASES = {
+    "password authentication failed": "the password or the name of the role is wrong",
+    "no password supplied": "it wants a password",
+    "does not exist": "there is no such database or role",
+    "onnection refused": "nobody listens there",
+    "not translate host name": "there is no such host",
+    "no pg_hba.conf entry": "its pg_hba.conf does not let us in",
+    "timeout expired": "nobody answers there",
+}
+"""What libpq says of a connection that did not come about, and our words for it."""
 
 
 class PostgresEngine:
@@ -61,10 +82,11 @@ class PostgresEngine:
 
     def _connected(self) -> Any:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
+            self._connection = _connect(
                 self.url,
                 autocommit=True,
                 row_factory=dict_row,
+                client_encoding=ENCODING,
                 prepare_threshold=None,
                 connect_timeout=CONNECT_TIMEOUT,
                 keepalives_idle=STALLED,
@@ -166,21 +188,35 @@ class PostgresEngine:
         Raises LedgerTooNew where a newer release wrote it.
         """
         known = migrations(POSTGRES)
+        newest = known[-1][0]
+        self._check_encoding()
+        if self._has(newest):
+            return newest  # without the lock of those who write, and without the right to make tables
         with self.transaction():
             connection = self._connected()
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, at DOUBLE PRECISION NOT NULL)"
             )
             done = self.schema
-            if done > known[-1][0]:
-                raise LedgerTooNew(
-                    f"the ledger has schema {done}, this release knows {known[-1][0]}: install a newer release"
-                )
             for number, script in known:
                 if number > done:
                     connection.execute(script)
                     connection.execute("INSERT INTO migrations VALUES (%s, %s)", (number, self.now))
-        return known[-1][0]
+        return newest
+
+    def _check_encoding(self) -> None:
+        with _translated():
+            encoding = self._connected().execute("SHOW server_encoding").fetchone()["server_encoding"]
+        if encoding != ENCODING:
+            raise LedgerError(
+                f"the database has the encoding {encoding}, which cannot hold every name: make one with "
+                f"CREATE DATABASE … ENCODING '{ENCODING}' TEMPLATE template0"
+            )
+
+    def _has(self, newest: int) -> bool:
+        if (done := self.schema) > newest:
+            raise LedgerTooNew(f"the ledger has schema {done}, this release knows {newest}: install a newer release")
+        return done == newest
 
     @property
     def schema(self) -> int:
@@ -188,7 +224,12 @@ class PostgresEngine:
         with _translated():
             if self._connected().execute("SELECT to_regclass('migrations') AS found").fetchone()["found"] is None:
                 return 0
-            row = self._connected().execute("SELECT COALESCE(MAX(number), 0) AS n FROM migrations").fetchone()
+            try:
+                row = self._connected().execute("SELECT COALESCE(MAX(number), 0) AS n FROM migrations").fetchone()
+            except psycopg.errors.UndefinedColumn as error:
+                raise LedgerError(
+                    "the database has a table `migrations` of another program: use one of its own"
+                ) from error
             return int(row["n"])
 
     def own(self) -> None:
@@ -214,7 +255,7 @@ async def hints(url: str) -> AsyncIterator[None]:
     """
     with _translated():
         connection = await psycopg.AsyncConnection.connect(
-            url, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT
+            url, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT, client_encoding=ENCODING
         )
         async with connection:
             await connection.execute(f"LISTEN {CHANNEL}")
@@ -231,10 +272,25 @@ def _placeholders(sql: str) -> str:
     return re.sub(r":([a-z_]+)\b", r"%(\1)s", sql.replace("%", "%%"))
 
 
+def _connect(url: str, **more: Any) -> psycopg.Connection[Any]:
+    """Connect. Raises LedgerUnavailable, and SettingsError for what is no address: never with libpq's own words."""
+    try:
+        return psycopg.connect(url, **more)
+    except psycopg.OperationalError as error:
+        why = next((ours for theirs, ours in PHRASES.items() if theirs in str(error)), type(error).__name__)
+        raise LedgerUnavailable(f"the ledger cannot be reached ({why})") from None
+    except psycopg.ProgrammingError:
+        raise SettingsError(
+            "SYNC_LEDGER is no address of a database: what is special in a password has to be escaped, % as %25"
+        ) from None
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
+    except tuple(HINTS) as error:
+        raise LedgerUnavailable(f"the ledger {HINTS[type(error)]}") from error
     except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
         # The last for a transaction that was ended because we stood still, and for a server that became a standby.
         raise LedgerUnavailable(f"the ledger cannot be reached ({type(error).__name__})") from error

@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from sync.errors import LedgerUnavailable
+from sync.errors import LedgerError, LedgerTooNew, LedgerUnavailable, SettingsError
 from sync.ledger import Ledger
 from sync.ledger.postgres import LIMITS, LOCK, STALLED, PostgresEngine, hints
 from sync.ledger.watchdog import Watchdog
@@ -202,3 +202,125 @@ async def test_what_ends_in_time_is_left_alone(server: Server) -> None:
     assert engine.read("SELECT pg_backend_pid() AS pid")[0]["pid"] == pid
     thread.close()
     engine.close()
+
+
+def name_of(url: str) -> str:
+    return str(psycopg.conninfo.conninfo_to_dict(url)["dbname"])
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_name_is_refused(server: Server, encoding: str) -> None:
+    url = server.database()
+    name = name_of(url)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name}")
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        )
+    engine = PostgresEngine(url)
+
+    with pytest.raises(LedgerError, match=f"the encoding {encoding}.*ENCODING 'UTF8'"):
+        engine.migrate()
+    engine.close()
+
+
+def test_names_come_back_as_they_were_whatever_the_environment_says(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    engine = PostgresEngine(server.database())
+    engine.migrate()
+    ledger = Ledger(engine, CRM, new_id=Ids())
+    with ledger.transaction():
+        ledger.apply([event("v1:1", "zofia@example.com", name="Zoł 王")])
+
+    assert [row["name"] for row in engine.rows("all_contacts", after="", limit=9)] == ["Zoł 王"]
+    engine.close()
+
+
+def as_role(server: Server, url: str, grants: str) -> str:
+    """The address of a database for a role that does not own it."""
+    name = f"role_{name_of(url)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN")
+        connection.execute(grants.format(role=name))
+    return url.replace("postgres:@", f"{name}:@").replace("postgres@", f"{name}@")
+
+
+def test_a_role_that_may_not_make_tables_is_told_so_and_needs_no_such_right_later(server: Server) -> None:
+    url = server.database()
+    theirs = as_role(server, url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    engine = PostgresEngine(theirs)
+    with pytest.raises(LedgerError, match="is closed to this role: make it the owner"):
+        engine.migrate()
+
+    owner = PostgresEngine(url)
+    owner.migrate()
+    role = f"role_{name_of(url)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
+    engine.migrate()
+    ledger = Ledger(engine, CRM, new_id=Ids())
+    with ledger.transaction():
+        ledger.apply([event("v1:1", "ada@example.com")])
+    assert engine.rows("count_contacts")[0]["n"] == 1
+    engine.close()
+    owner.close()
+
+
+def test_who_only_reads_needs_no_lock_and_who_is_locked_out_is_told_so(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.ledger.postgres.LIMITS", "SET LOCAL lock_timeout = '200ms'")
+    url = server.database()
+    engine, other = PostgresEngine(url), PostgresEngine(url)
+    engine.migrate()
+    with psycopg.connect(url) as holder:
+        holder.execute(LOCK)
+
+        assert other.migrate() == engine.schema
+        assert other.rows("count_contacts")[0]["n"] == 0
+        with pytest.raises(LedgerUnavailable, match="is locked for over 20 s"), other.transaction():
+            pass
+    engine.close()
+    other.close()
+
+
+def test_a_ledger_of_a_newer_release_is_refused_without_a_lock(server: Server) -> None:
+    url = server.database()
+    engine = PostgresEngine(url)
+    newest = engine.migrate()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO migrations VALUES (%s, 0)", (newest + 1,))
+
+    with pytest.raises(LedgerTooNew, match="install a newer release"):
+        engine.migrate()
+    engine.close()
+
+
+def test_a_table_of_another_program_is_told(server: Server) -> None:
+    url = server.database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE migrations (name TEXT)")
+    engine = PostgresEngine(url)
+
+    with pytest.raises(LedgerError, match="of another program"):
+        engine.migrate()
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://ada:canary%ss@127.0.0.1:1/x", "postgresql://ada:canary@127.0.0.1:1/x?nonsense=1"]
+)
+def test_an_address_that_is_none_is_a_setting_and_is_not_repeated(url: str) -> None:
+    with pytest.raises(SettingsError, match="SYNC_LEDGER is no address") as found:
+        PostgresEngine(url)
+    assert "canary" not in str(found.value)
+
+
+def test_why_a_server_cannot_be_reached_is_said_in_our_words(server: Server) -> None:
+    missing = server.database().replace("/test_", "/canary_")
+    for url, said in ((missing, "no such database or role"), ("postgresql://ada@127.0.0.1:1/x", "nobody listens")):
+        with pytest.raises(LedgerUnavailable, match=said) as found:
+            PostgresEngine(url)
+        assert "canary" not in str(found.value)
