@@ -37,11 +37,11 @@ def check(ctx: click.Context, as_json: bool) -> None:
     from sync.ledger import checking
 
     with opened() as (_, found):
-        findings = checking.check(found.engine)
+        findings, checks = checking.check(found.engine), len(checking.checks(found.engine))
     if as_json:
         say_json([asdict(finding) for finding in findings])
     else:
-        say(_report(findings, len(checking.CHECKS)))
+        say(_report(findings, checks))
     ctx.exit(int(bool(findings)))
 
 
@@ -74,8 +74,12 @@ def backup(file: Path) -> None:
             raise SettingsError(f"{made} is there already: a backup never overwrites")
     with closing(SqliteEngine(ledger_file(settings), clock=time.time)) as engine:
         engine.backup(file)
-    if key.exists():
-        _copy_private(key, key_copy)
+    if settings.secret_key is None and key.exists():
+        try:
+            _copy_private(key, key_copy)
+        except BaseException:
+            file.unlink()  # half a backup would be in the way of the next
+            raise
         say([f"The ledger is in {file}, its key in {key_copy}: keep both, and keep them private."])
     else:
         say([f"The ledger is in {file}. SYNC_SECRET_KEY is not in it: keep that too."])
@@ -87,10 +91,15 @@ def _beside(file: Path) -> Path:
 
 def _copy_private(file: Path, target: Path) -> None:
     try:
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
-            copy.write(file.read_bytes())
-            copy.flush()
-            os.fsync(copy.fileno())
+        key, opened_copy = file.read_bytes(), os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(opened_copy, "wb") as copy:
+                copy.write(key)
+                copy.flush()
+                os.fsync(copy.fileno())
+        except BaseException:
+            target.unlink()
+            raise
     except OSError as error:
         raise LedgerError(f"the key {file} cannot be copied to {target}: {error.strerror}") from error
 
@@ -108,10 +117,12 @@ def copy_(source: str, target: str) -> None:
     if _place(before) == _place(after):
         raise SettingsError("--from and --to are the same ledger")
     with closing(open_engine(before)) as one, closing(open_engine(after)) as other:
+        if copying.are_same(one, other):
+            raise SettingsError("--from and --to are the same ledger")
         if one.schema == 0:
             raise SettingsError("there is no ledger at --from")
-        rows = copying.count(one)
-        with _progress(rows) as told:
+        copying.prepare(one, other)
+        with _progress(copying.count(one)) as told:
             done = copying.copy(one, other, told)
     say(_copied(done, before, after))
 
@@ -122,7 +133,8 @@ def _copied(done: Sequence["Copied"], before: "Settings", after: "Settings") -> 
     rows = counted(sum(table.rows for table in done), "row")
     yield strong(f"{rows} in {len(done)} tables are the same in both.")
     yield from (faint(f"  {table.checksum[:16]}  {table.rows:>10,}  {table.table}") for table in done)
-    key = None if is_postgres(before) else _beside(ledger_file(before))
+    is_beside = before.secret_key is None and not is_postgres(before)  # the variable goes before any file
+    key = _beside(ledger_file(before)) if is_beside else None
     yield "Before you serve it:"
     yield "  set SYNC_LEDGER to what --to says, on every host"
     if key is None or not key.exists():

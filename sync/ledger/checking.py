@@ -30,10 +30,13 @@ CHECKS = {
 }
 """What is looked for: the named query is `check_` and the name, the sentence is for a person."""
 
+FILE = {"damaged_file": "places in the file itself are damaged"}
+"""What is looked for first where the ledger is a file: an index that misses rows hides them from the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """So many rows (`n`) are not as they must be. `example` is the id of one to look at."""
+    """So many rows (`n`) are not as they must be. `example` is the id of one to look at, or what SQLite says."""
 
     check: str
     n: int
@@ -41,7 +44,17 @@ class Finding:
     example: str
 
 
+def checks(engine: Engine) -> dict[str, str]:
+    """What is looked for in this ledger: a server looks after its files itself."""
+    return CHECKS if engine.is_shared else FILE | CHECKS
+
+
 def check(engine: Engine) -> list[Finding]:
-    """Everything that is wrong in a ledger; nothing is changed. Safe beside a running service."""
+    """Everything that is wrong in a ledger; nothing is changed. Safe beside a running service.
+
+    In a damaged file nothing else is looked for: what is found there could not be trusted.
+    """
+    if not engine.is_shared and (said := engine.read("PRAGMA integrity_check(1)")[0][0]) != "ok":
+        return [Finding(name, 1, sentence, " ".join(said.split())) for name, sentence in FILE.items()]
     answers = [(name, engine.rows(f"check_{name}", far=FAR)[0]) for name in CHECKS]
     return [Finding(name, row["n"], CHECKS[name], row["example"]) for name, row in answers if row["n"]]

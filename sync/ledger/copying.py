@@ -4,9 +4,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from secrets import randbits
 from typing import Any
 
-from sync.errors import LedgerError
+from sync.errors import LedgerError, LedgerInUse, LedgerTooNew
 from sync.ledger.engine import Engine
 
 PAGE = 1_000
@@ -61,15 +62,25 @@ def count(engine: Engine) -> int:
     return sum(engine.read(f"SELECT COUNT(*) AS n FROM {table.name}")[0]["n"] for table in TABLES)  # noqa: S608
 
 
+def prepare(source: Engine, target: Engine) -> None:
+    """Make sure that nobody serves either ledger and that both have the same tables: an empty target gets them.
+
+    Raises LedgerInUse, LedgerTooNew, LedgerError. A file is owned from here on. On a server one can only look who is
+    connected: who comes and goes between two looks is not seen, and nobody is where a pooler hides the names.
+    """
+    source.own()
+    target.own()
+    _check_unused(source, target)
+    _check_schema(source, target)
+
+
 def copy(source: Engine, target: Engine, told: Told) -> list[Copied]:
     """Copy everything, then compare. What is there already is not sent twice, so a copy that broke off goes on.
 
     Nobody may serve either ledger meanwhile. Raises LedgerInUse where somebody does, LedgerError where the schemas
     differ, where the target holds rows that the source has not, or where the two are not the same in the end.
     """
-    source.own()
-    target.own()
-    _check_schema(source, target)
+    prepare(source, target)
     mark = str(source.now)
     for engine in (source, target):  # `doctor` leaves it: in an otherwise empty target it is nobody's data
         engine.run("probe_write", value=mark)
@@ -79,13 +90,26 @@ def copy(source: Engine, target: Engine, told: Told) -> list[Copied]:
         for rows in _pages(source, table):
             _offer(target, table, _in_order(source, table, rows))
             told("copied", table.name, len(rows))
-    return [_compare(source, target, table, told) for table in TABLES]
+    same = [_compare(source, target, table, told) for table in TABLES]
+    _check_unused(source, target)  # who came meanwhile may have written to a table that was compared before
+    return same
+
+
+def _check_unused(source: Engine, target: Engine) -> None:
+    for side, engine in (("source", source), ("target", target)):
+        if _is_used(engine):
+            raise LedgerInUse(
+                f"another crm-sync is connected to the {side}: stop it, then copy again (a pooler may keep its "
+                f"connection for a while: copy past it)"
+            )
 
 
 def _check_schema(source: Engine, target: Engine) -> None:
     before, now = source.schema, target.migrate()
     if before == 0:
         raise LedgerError("there is no ledger to copy from")
+    if before > now:
+        raise LedgerTooNew(f"the source has schema {before}, this release knows {now}: install a newer release")
     if before != now:
         raise LedgerError(f"the source has schema {before}, the target {now}: `crm-sync ledger upgrade` the source")
 
@@ -129,8 +153,31 @@ def _key(table: Table, row: Any) -> tuple[Any, ...]:
     return tuple(row[column] for column in table.key)
 
 
-# The only SQL outside of queries.sql: the same few statements for every table. Their words are those of TABLES and the
-# database's own columns, never a stranger's; so a new column is copied without anybody thinking of it.
+# The only SQL outside of queries.sql: two questions to a server, and the same few statements for every table. The
+# words of these are those of TABLES and the database's own columns, never a stranger's; so a new column is copied
+# without anybody thinking of it.
+
+
+def are_same(one: Engine, other: Engine) -> bool:
+    """Whether two addresses lead to one database on one server: what is locked by the one is not free to the other.
+
+    Names and identifiers would not do: a server that was restored from another's backup has the same.
+    """
+    if not (one.is_shared and other.is_shared):
+        return False
+    number = randbits(62)
+    with one.transaction(exclusive=False):
+        one.read("SELECT pg_advisory_xact_lock(?)", [number])
+        return not other.read("SELECT pg_try_advisory_xact_lock(?) AS free", [number])[0]["free"]
+
+
+def _is_used(engine: Engine) -> bool:
+    """Whether another session of ours is connected to this database. Of a file `own` has made sure."""
+    sql = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND application_name = 'chat-crm-sync' AND pid <> pg_backend_pid() LIMIT 1"
+    )
+    return engine.is_shared and bool(engine.read(sql))
 
 
 def _pages(engine: Engine, table: Table) -> Iterator[list[Any]]:

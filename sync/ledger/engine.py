@@ -53,7 +53,7 @@ class Engine(Protocol):
         ...
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows that a text of SQL gives, `?` for each parameter. For copying only: all else is a named query."""
+        """The rows that a text of SQL gives, `?` for each parameter. For copying and checking: all else is named."""
         ...
 
     def write(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:

@@ -22,7 +22,6 @@ BUSY_TIMEOUT = 5.0
 """Seconds that a write waits for another process before it says that the ledger is locked."""
 
 PRAGMAS = (
-    "auto_vacuum=INCREMENTAL",  # before the first table: a file that is there already changes at its next VACUUM
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
@@ -72,6 +71,9 @@ class SqliteEngine:
             self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT, cached_statements=256
         )
         connection.row_factory = sqlite3.Row
+        if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != INCREMENTAL:
+            # Before the first table: a file that is there already changes at its next VACUUM. It waits for who writes.
+            connection.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         if sqlite3.sqlite_version_info < FIXED:
@@ -172,7 +174,7 @@ class SqliteEngine:
             return self.connection.execute(self._queries[query], {"now": self.now, **given})
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows that a text of SQL gives, `?` for each parameter. For copying only: all else is a named query."""
+        """The rows that a text of SQL gives, `?` for each parameter. For copying and checking: all else is named."""
         with _translated():
             return list(self.connection.execute(sql, parameters).fetchall())
 
@@ -185,15 +187,22 @@ class SqliteEngine:
                 raise LedgerError(f"a row does not fit into the ledger: {error}") from error
 
     def backup(self, path: Path) -> None:
-        """Copy the ledger as it is at one moment to a new private file; writers go on meanwhile. Raises LedgerError."""
+        """Copy the ledger as it is at one moment to a new private file; writers go on meanwhile. Raises LedgerError.
+
+        Where that fails nothing is left of it: the next attempt must not find a file in its way.
+        """
         _create_new(path)
         try:
-            with _translated(), closing(sqlite3.connect(path)) as copy:
+            with _translated(), _written(path), closing(sqlite3.connect(path)) as copy:
                 self.connection.backup(copy)
                 if copy.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                    raise LedgerError(f"the backup {path} cannot be read back")
+                    raise LedgerError(
+                        f"the backup {path} cannot be read back; the ledger itself may be damaged: "
+                        f"`crm-sync ledger check` tells"
+                    )
         except BaseException:
-            path.unlink()
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
             raise
 
     def shrink(self, pages: int) -> int:
@@ -229,21 +238,25 @@ class SqliteEngine:
         Raises LedgerTooNew where a newer release wrote it.
         """
         known = migrations(SQLITE)
+        newest = known[-1][0]
+        if self._has(newest):
+            return newest  # who only looks does not wait for who writes
         with self.transaction():
             self.connection.execute(
                 "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, at REAL NOT NULL)"
             )
             done = self._schema()
-            if done > known[-1][0]:
-                raise LedgerTooNew(
-                    f"the ledger has schema {done}, this release knows {known[-1][0]}: install a newer release"
-                )
             for number, script in known:
                 if number > done:
                     for statement in _statements(script):
                         self.connection.execute(statement)
                     self.connection.execute("INSERT INTO migrations VALUES (?, ?)", (number, self.now))
-        return known[-1][0]
+        return newest
+
+    def _has(self, newest: int) -> bool:
+        if (done := self.schema) > newest:
+            raise LedgerTooNew(f"the ledger has schema {done}, this release knows {newest}: install a newer release")
+        return done == newest
 
     def _schema(self) -> int:
         return int(self.connection.execute("SELECT COALESCE(MAX(number), 0) FROM migrations").fetchone()[0])
@@ -295,6 +308,17 @@ def _create_new(path: Path) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise LedgerError(f"cannot make {path}: {error.strerror}") from error
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """What goes wrong here but for a damaged ledger is this file's fault: its disk is full, not the ledger's."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if DAMAGED in str(error).lower():
+            raise
+        raise LedgerError(f"the backup {path} cannot be written: {error}") from error
 
 
 def _statements(script: str) -> Iterator[str]:

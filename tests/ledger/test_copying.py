@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from sync.errors import LedgerError, LedgerInUse
+from sync.errors import LedgerError, LedgerInUse, LedgerTooNew
 from sync.ledger import Ledger, Settlement, copying
 from sync.ledger.copying import TABLES, copy
+from sync.ledger.postgres import PostgresEngine
 from sync.ledger.sqlite import SqliteEngine
 from sync.models import Event, Kind, Receipt
 from sync.outcomes import Delivered, Retry
@@ -227,6 +230,56 @@ def test_a_source_that_is_served_is_refused(opened: Open) -> None:
     with pytest.raises(LedgerInUse):
         copy(source.engine, target.engine, ignore)
     served.close()
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_ledger_on_a_server_that_another_serves_is_refused(opened: Open, side: str) -> None:
+    one, other = ("postgresql", "sqlite") if side == "source" else ("sqlite", "postgresql")
+    source, target = opened(one), opened(other)
+    engine = source.engine if side == "source" else target.engine
+    assert isinstance(engine, PostgresEngine)
+
+    with (
+        closing(PostgresEngine(engine.url)),
+        pytest.raises(LedgerInUse, match=f"another crm-sync is connected to the {side}: stop it"),
+    ):
+        copy(source.engine, target.engine, ignore)
+    assert rows(target, "marks") == []
+
+
+def test_who_comes_to_a_server_while_it_is_copied_is_noticed_in_the_end(opened: Open) -> None:
+    source, target = lived(opened("postgresql")), opened("sqlite")
+    assert isinstance(source.engine, PostgresEngine)
+    came: list[PostgresEngine] = []
+
+    def meanwhile(done: str, table: str, n: int) -> None:
+        if (done, table) == ("compared", "marks"):
+            apply(source, event("v1:9", "late@example.com"))
+            came.append(PostgresEngine(source.engine.url))  # type: ignore[attr-defined]
+
+    with pytest.raises(LedgerInUse, match="another crm-sync is connected to the source"):
+        copy(source.engine, target.engine, meanwhile)
+    came[0].close()
+
+
+def test_whoever_else_looks_into_the_database_is_no_matter(opened: Open) -> None:
+    source, target = lived(opened("postgresql")), opened("sqlite")
+    assert isinstance(source.engine, PostgresEngine)
+
+    with psycopg.connect(source.engine.url, application_name="psql"):
+        copy(source.engine, target.engine, ignore)
+
+    assert everything(target) == everything(source)
+
+
+def test_a_source_of_a_newer_release_asks_for_that_release(opened: Open) -> None:
+    source, target = lived(opened("sqlite")), opened("postgresql")
+    source.engine.write("INSERT INTO migrations (number, at) VALUES (?, ?)", [(99, 0.0)])
+
+    with pytest.raises(
+        LedgerTooNew, match=r"the source has schema 99, this release knows \d+: install a newer release"
+    ):
+        copy(source.engine, target.engine, ignore)
 
 
 def test_a_source_of_another_schema_is_refused(opened: Open) -> None:

@@ -654,3 +654,14 @@ def test_an_announcement_keeps_the_time_that_the_destination_has(ledger: Ledger,
 
     (again,) = claim(ledger).owed
     assert again.intended_at == clock.now - LEASE - 1 + 86400
+
+
+def test_who_opens_a_file_does_not_wait_for_who_writes(tmp_path: Path, clock: Clock) -> None:
+    writer = SqliteEngine(tmp_path / "ledger.sqlite3", clock=clock)
+    newest = writer.migrate()
+    with writer.transaction():
+        other = SqliteEngine(tmp_path / "ledger.sqlite3", clock=clock)
+        assert other.migrate() == newest
+        assert other.rows("count_contacts")[0]["n"] == 0
+    other.close()
+    writer.close()
