@@ -40,20 +40,25 @@ ENCODING = "UTF8"
 
 HINTS: dict[type[psycopg.Error], str] = {
     psycopg.errors.LockNotAvailable: f"is locked for over {STALLED} s: an upgrade, a backup, a host that stands still",
-    psycopg.errors.InsufficientPrivilege: "is closed to this role: make it the owner of the database, or GRANT it more",
+    psycopg.errors.InsufficientPrivilege: (
+        "is closed to this role: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public to it"
+    ),
 }
 """What has happened, where a person can do something about it. The server's own words may hold data or secrets."""
 
 PHRASES = {
     "password authentication failed": "the password or the name of the role is wrong",
     "no password supplied": "it wants a password",
+    "permission denied for database": "the role may not CONNECT to this database",
+    "certificate": "its certificate, or ours, is not as the address wants it",  # before: … file … does not exist
     "does not exist": "there is no such database or role",
     "onnection refused": "nobody listens there",
-    "not translate host name": "there is no such host",
-    "no pg_hba.conf entry": "its pg_hba.conf does not let us in",
+    "No such file or directory": "nobody listens there",
+    "failed to resolve host": "there is no such host, or what is special in the password is not escaped",
+    "pg_hba.conf": "its pg_hba.conf does not let us in",
     "timeout expired": "nobody answers there",
 }
-"""What libpq says of a connection that did not come about, and our words for it."""
+"""What libpq and psycopg say of a connection that did not come about, without SQLSTATE, and our words for it."""
 
 
 class PostgresEngine:
@@ -185,14 +190,14 @@ class PostgresEngine:
     def migrate(self) -> int:
         """Bring the schema up to date; safe when two hosts start at once. Returns its number.
 
-        Raises LedgerTooNew where a newer release wrote it.
+        Raises LedgerTooNew where a newer release wrote it, LedgerError where the database or the role will not do.
         """
         known = migrations(POSTGRES)
         newest = known[-1][0]
         self._check_encoding()
         if self._has(newest):
             return newest  # without the lock of those who write, and without the right to make tables
-        with self.transaction():
+        with self.transaction(), _making_tables():
             connection = self._connected()
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, at DOUBLE PRECISION NOT NULL)"
@@ -226,7 +231,7 @@ class PostgresEngine:
                 return 0
             try:
                 row = self._connected().execute("SELECT COALESCE(MAX(number), 0) AS n FROM migrations").fetchone()
-            except psycopg.errors.UndefinedColumn as error:
+            except (psycopg.errors.UndefinedColumn, psycopg.errors.DatatypeMismatch) as error:
                 raise LedgerError(
                     "the database has a table `migrations` of another program: use one of its own"
                 ) from error
@@ -283,6 +288,18 @@ def _connect(url: str, **more: Any) -> psycopg.Connection[Any]:
         raise SettingsError(
             "SYNC_LEDGER is no address of a database: what is special in a password has to be escaped, % as %25"
         ) from None
+
+
+@contextmanager
+def _making_tables() -> Iterator[None]:
+    """Say what is missing: since PostgreSQL 15 only the owner of a database may make tables there unasked."""
+    try:
+        yield
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName) as error:
+        raise LedgerError(
+            "the role may not make or change tables in this database: make it the owner of the database and its "
+            "tables, or GRANT USAGE, CREATE ON SCHEMA public to it"
+        ) from error
 
 
 @contextmanager

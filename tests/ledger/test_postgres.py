@@ -3,7 +3,11 @@
 import asyncio
 import os
 import signal
+import socket
+import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -251,7 +255,7 @@ def test_a_role_that_may_not_make_tables_is_told_so_and_needs_no_such_right_late
     url = server.database()
     theirs = as_role(server, url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     engine = PostgresEngine(theirs)
-    with pytest.raises(LedgerError, match="is closed to this role: make it the owner"):
+    with pytest.raises(LedgerError, match=r"may not make or change tables.*GRANT USAGE, CREATE"):
         engine.migrate()
 
     owner = PostgresEngine(url)
@@ -264,6 +268,33 @@ def test_a_role_that_may_not_make_tables_is_told_so_and_needs_no_such_right_late
     with ledger.transaction():
         ledger.apply([event("v1:1", "ada@example.com")])
     assert engine.rows("count_contacts")[0]["n"] == 1
+    engine.close()
+    owner.close()
+
+
+def test_a_role_that_does_not_even_see_the_schema_is_told_so(server: Server) -> None:
+    engine = PostgresEngine(as_role(server, server.database(), "REVOKE ALL ON SCHEMA public FROM PUBLIC"))
+
+    with pytest.raises(LedgerError, match=r"may not make or change tables.*GRANT USAGE, CREATE"):
+        engine.migrate()
+    engine.close()
+
+
+async def test_a_right_that_is_taken_away_is_said_and_costs_nobody_their_place(server: Server) -> None:
+    url = server.database()
+    owner = PostgresEngine(url)
+    owner.migrate()
+    grants = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    engine = PostgresEngine(as_role(server, url, f"{grants}; REVOKE INSERT ON contacts FROM {{role}}"))
+    thread = Writer(Ledger(engine, CRM, new_id=Ids()))
+
+    with pytest.raises(LedgerUnavailable, match="GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"):
+        await thread.apply(event("v1:1", "ada@example.com"))  # not kept as unreadable, which the rights would allow
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(grants.format(role=f"role_{name_of(url)}"))
+    assert (await thread.apply(event("v1:1", "ada@example.com"))).status == "accepted"
+
+    thread.close()
     engine.close()
     owner.close()
 
@@ -298,10 +329,11 @@ def test_a_ledger_of_a_newer_release_is_refused_without_a_lock(server: Server) -
     engine.close()
 
 
-def test_a_table_of_another_program_is_told(server: Server) -> None:
+@pytest.mark.parametrize("column", ["name", "number"])
+def test_a_table_of_another_program_is_told(server: Server, column: str) -> None:
     url = server.database()
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE migrations (name TEXT)")
+        connection.execute(f"CREATE TABLE migrations ({column} TEXT)")
     engine = PostgresEngine(url)
 
     with pytest.raises(LedgerError, match="of another program"):
@@ -318,9 +350,83 @@ def test_an_address_that_is_none_is_a_setting_and_is_not_repeated(url: str) -> N
     assert "canary" not in str(found.value)
 
 
-def test_why_a_server_cannot_be_reached_is_said_in_our_words(server: Server) -> None:
-    missing = server.database().replace("/test_", "/canary_")
-    for url, said in ((missing, "no such database or role"), ("postgresql://ada@127.0.0.1:1/x", "nobody listens")):
-        with pytest.raises(LedgerUnavailable, match=said) as found:
-            PostgresEngine(url)
-        assert "canary" not in str(found.value)
+def said_of(url: str) -> str:
+    with pytest.raises(LedgerUnavailable) as found:
+        PostgresEngine(url)
+    assert "canary" not in str(found.value)
+    return str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://ada:canary@127.0.0.1:1/x", "nobody listens there"),
+        ("postgresql://ada:canary@/x?host=/nowhere", "nobody listens there"),
+        ("postgresql://ada:canary@nowhere.invalid/x", "there is no such host"),
+        ("postgresql://ada:secret@canary@127.0.0.1:1/x", "special in the password is not escaped"),
+        ("postgresql://ada:secret/canary@127.0.0.1:1/x", "special in the password is not escaped"),
+    ],
+)
+def test_why_no_server_is_reached_is_said_in_our_words(url: str, said: str) -> None:
+    assert said in said_of(url)
+
+
+def test_why_a_server_lets_nobody_in_is_said_in_our_words(server: Server) -> None:
+    url = server.database()
+    missing = url.replace("/test_", "/canary_")
+    stranger = url.replace("postgres:@", "canary@")
+    assert "no such database or role" in said_of(missing)
+    assert "no such database or role" in said_of(stranger)
+
+    theirs = as_role(server, url, f"REVOKE CONNECT ON DATABASE {name_of(url)} FROM PUBLIC")
+    assert "the role may not CONNECT" in said_of(theirs)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("reject", "its pg_hba.conf does not let us in"),
+        ("scram-sha-256", "the password or the name of the role is wrong"),
+    ],
+)
+def test_a_wrong_password_and_a_closed_door_are_said_in_our_words(server: Server, method: str, said: str) -> None:
+    url = server.database()
+    theirs = as_role(server, url, "SELECT 1")
+    with psycopg.connect(url, autocommit=True) as connection:
+        file = Path(connection.execute("SHOW hba_file").fetchone()[0])  # type: ignore[index]
+        file.write_text(f"local {name_of(url)} all {method}\n{file.read_text()}")
+        connection.execute("SELECT pg_reload_conf()")
+    for _ in range(100):  # until the server has read it
+        with suppress(psycopg.OperationalError), psycopg.connect(theirs):
+            time.sleep(0.05)
+            continue
+        break
+
+    assert said in said_of(theirs.replace(":@", ":canary@"))
+    if method != "reject":
+        assert "it wants a password" in said_of(theirs)
+
+
+def test_a_server_that_takes_the_call_and_says_nothing_is_said_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sync.ledger.postgres.CONNECT_TIMEOUT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert "nobody answers there" in said_of(f"postgresql://ada@127.0.0.1:{silent.getsockname()[1]}/x")
+
+
+def test_a_certificate_that_is_missing_is_not_called_a_missing_database(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def agree() -> None:
+            caller, _ = listening.accept()
+            with caller:
+                caller.recv(8)
+                caller.sendall(b"S")  # as a server does that can speak TLS
+                caller.recv(1)
+
+        thread = threading.Thread(target=agree)
+        thread.start()
+        port = listening.getsockname()[1]
+        said = said_of(f"postgresql://ada@127.0.0.1:{port}/x?sslmode=verify-full&sslrootcert={tmp_path}/canary")
+        thread.join(10)
+
+    assert "its certificate" in said
