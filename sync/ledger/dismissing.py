@@ -3,6 +3,7 @@
 from sync.errors import NotFound
 from sync.ledger import Ledger
 from sync.ledger.machine import DISMISSED
+from sync.models import State
 
 
 def dismiss_dead(ledger: Ledger, destination: str) -> int:
@@ -20,10 +21,11 @@ def dismiss_alike(ledger: Ledger, wanted: str) -> int:
 
     Inside a transaction. Raises NotFound where it is not dead.
     """
-    found = [row["id"] for row in ledger.engine.rows("dead_alike", id=wanted)]
-    if not found:
+    row = ledger.get("get_delivery", id=wanted)
+    if row is None or row["state"] != State.DEAD:
         raise NotFound(f"there is no dead delivery {wanted}")
-    return sum(ledger.engine.run("dismiss_dead", id=one, destination="", words=DISMISSED) for one in found)
+    cause = {"destination": row["destination"], "kind": row["kind"], "error": row["error"] or ""}
+    return ledger.engine.run("dismiss_alike", words=DISMISSED, **cause)
 
 
 def dismiss_one(ledger: Ledger, wanted: str) -> str:

@@ -290,9 +290,9 @@ WHERE destination = :destination AND state = 'dead'
 UPDATE deliveries SET state = 'ignored', settled_at = :now, error = :words || COALESCE(error, 'no reason was given')
 WHERE state = 'dead' AND (id = :id OR destination = :destination)
 
--- name: dead_alike
-SELECT d.id FROM deliveries o JOIN deliveries d ON d.destination = o.destination AND d.kind = o.kind AND d.error = o.error
-WHERE o.id = :id AND o.state = 'dead' AND d.state = 'dead'
+-- name: dismiss_alike
+UPDATE deliveries SET state = 'ignored', settled_at = :now, error = :words || COALESCE(error, 'no reason was given')
+WHERE state = 'dead' AND destination = :destination AND kind = :kind AND COALESCE(error, '') = :error
 
 -- name: dismiss_unreadable
 UPDATE events SET state = 'kept', error = :words || COALESCE(error, 'no reason was given')
